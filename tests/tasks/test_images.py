@@ -1,0 +1,462 @@
+"""Image fetching against real HTTP servers on this machine, and the cache on a real disk."""
+
+import base64
+import multiprocessing
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+import stamina
+
+from tasks.images import ImageCache, Images, ImageUnavailable, shown_url
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+TOKEN = "Bearer a-secret-token"
+
+
+@dataclass
+class Server:
+    """A server whose answers are functions by path; it notes every request's path and Authorization."""
+
+    answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=dict)
+    seen: list[tuple[str, str | None]] = field(default_factory=list)
+    url: str = ""
+
+    def count(self) -> Counter[str]:
+        return Counter(path for path, _ in self.seen)
+
+
+def answer(
+    status: int = 200, body: bytes = PNG, kind: str = "image/png", **headers: str
+) -> Callable[[BaseHTTPRequestHandler], None]:
+    def write(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Type", kind)
+        headers.setdefault("Content_Length", str(len(body)))
+        for name, value in headers.items():
+            if value:
+                handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return write
+
+
+def redirect(target: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    return answer(302, b"", Location=target)
+
+
+def started() -> tuple[Server, ThreadingHTTPServer]:
+    server = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            server.seen.append((self.path, self.headers.get("Authorization")))
+            server.answers.get(self.path, answer(404, b"nothing here", "text/plain"))(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+    server.url = f"http://127.0.0.1:{http.server_port}"
+    return server, http
+
+
+@pytest.fixture
+def label_studio() -> Iterator[Server]:
+    server, http = started()
+    yield server
+    http.shutdown()
+    http.server_close()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Server]:
+    server, http = started()
+    yield server
+    http.shutdown()
+    http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def quick_retries() -> Iterator[None]:
+    """The real number of attempts, without the waiting between them."""
+    with stamina.set_testing(True, attempts=3, cap=True):
+        yield
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ImageCache:
+    return ImageCache(tmp_path / "images", 10**6)
+
+
+@pytest.fixture
+def images(label_studio: Server, cache: ImageCache) -> Iterator[Images]:
+    yield from opened(label_studio.url, cache)
+
+
+def opened(base_url: str, cache: ImageCache) -> Generator[Images, None, None]:
+    with httpx.Client(headers={"Authorization": TOKEN}) as http:
+        fetcher = Images(base_url, http, cache, max_image_bytes=1000)
+        yield fetcher
+        fetcher.close()
+
+
+def reason(images: Images, url: str) -> str:
+    with pytest.raises(ImageUnavailable) as caught:
+        images.fetch(url)
+    return str(caught.value)
+
+
+# --- which addresses, and who gets the token
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/data/upload/1/a.png",
+        "/data/local-files/?d=study/a%20b.png",
+        "/storage-data/uploaded/?filepath=upload/1/a.png",
+    ],
+)
+def test_site_relative_addresses_go_to_label_studio_with_the_token(
+    images: Images, label_studio: Server, path: str
+) -> None:
+    label_studio.answers[path] = answer()
+    assert images.fetch(path) == PNG
+    assert label_studio.seen == [(path, TOKEN)]
+
+
+def test_blanks_in_a_local_file_name_are_encoded(images: Images, label_studio: Server) -> None:
+    label_studio.answers["/data/local-files/?d=study/a%20b.png"] = answer()
+    assert images.fetch("/data/local-files/?d=study/a b.png") == PNG
+
+
+def test_absolute_address_of_label_studio_gets_the_token(images: Images, label_studio: Server) -> None:
+    label_studio.answers["/data/upload/a.png"] = answer()
+    assert images.fetch(f"{label_studio.url}/data/upload/a.png") == PNG
+    assert label_studio.seen == [("/data/upload/a.png", TOKEN)]
+
+
+def test_another_host_never_sees_the_token(images: Images, elsewhere: Server, label_studio: Server) -> None:
+    elsewhere.answers["/a.png?sig=1"] = answer()
+    assert images.fetch(f"{elsewhere.url}/a.png?sig=1") == PNG
+    assert elsewhere.seen == [("/a.png?sig=1", None)]
+    assert label_studio.seen == []
+
+
+def test_an_address_that_only_looks_like_label_studio_never_sees_the_token(
+    images: Images, elsewhere: Server, label_studio: Server
+) -> None:
+    authority = label_studio.url.removeprefix("http://")
+    images_host = elsewhere.url.removeprefix("http://")
+    elsewhere.answers["/a.png"] = answer()
+    assert images.fetch(f"http://{authority}@{images_host}/a.png") == PNG
+    assert [authorization for _, authorization in elsewhere.seen] != [TOKEN]
+    assert label_studio.seen == []
+
+
+def test_a_redirect_to_storage_leaves_the_token_behind(
+    images: Images, label_studio: Server, elsewhere: Server
+) -> None:
+    label_studio.answers["/tasks/1/resolve/?fileuri=czM"] = redirect(f"{elsewhere.url}/bucket/a.png?X-Sig=1")
+    elsewhere.answers["/bucket/a.png?X-Sig=1"] = answer()
+    assert images.fetch("/tasks/1/resolve/?fileuri=czM") == PNG
+    assert label_studio.seen == [("/tasks/1/resolve/?fileuri=czM", TOKEN)]
+    assert elsewhere.seen == [("/bucket/a.png?X-Sig=1", None)]
+
+
+def test_redirects_end(images: Images, label_studio: Server) -> None:
+    label_studio.answers["/loop.png"] = redirect("/loop.png")
+    assert "redirects more than 5 times" in reason(images, "/loop.png")
+    assert label_studio.count() == {"/loop.png": 6}
+
+
+def test_a_redirect_to_a_file_is_refused(images: Images, label_studio: Server) -> None:
+    label_studio.answers["/a.png"] = redirect("file:///etc/passwd")
+    assert "cannot be fetched" in reason(images, "/a.png")
+
+
+def test_sub_path_is_added_once_and_bounds_the_token(label_studio: Server, cache: ImageCache) -> None:
+    label_studio.answers["/ls/data/upload/a.png"] = answer()
+    label_studio.answers["/ls/data/upload/b.png"] = answer()
+    label_studio.answers["/other-app/c.png"] = answer()
+    fetcher = opened(f"{label_studio.url}/ls/", cache)
+    images = next(fetcher)
+    assert images.fetch("/data/upload/a.png") == PNG
+    assert images.fetch("/ls/data/upload/b.png") == PNG
+    assert images.fetch(f"{label_studio.url}/other-app/c.png") == PNG
+    assert label_studio.seen == [
+        ("/ls/data/upload/a.png", TOKEN),
+        ("/ls/data/upload/b.png", TOKEN),
+        ("/other-app/c.png", None),
+    ]
+    fetcher.close()
+
+
+def test_data_urls_are_decoded(images: Images) -> None:
+    encoded = base64.b64encode(PNG).decode()
+    assert images.fetch(f"data:image/png;base64,{encoded}") == PNG
+    assert "only data:image" in reason(images, f"data:text/html;base64,{encoded}")
+    assert "base64 is broken" in reason(images, "data:image/png;base64,@@@@")
+    assert "is empty" in reason(images, "data:image/png;base64,")
+    assert "larger than 1,000 bytes" in reason(images, "data:image/png;base64," + "A" * 2000)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/a.png",
+        "gs://bucket/a.png",
+        "file:///etc/passwd",
+        "images/a.png",
+        "C:\\a.png",
+        "//host/a.png",
+        "http://",
+        "http://[broken/a.png",
+        "http://host:99999999/a.png",
+        "",
+        "   ",
+    ],
+)
+def test_other_addresses_are_refused_without_a_request(
+    images: Images, label_studio: Server, url: str
+) -> None:
+    assert reason(images, url)
+    assert label_studio.seen == []
+
+
+def test_missing_field_is_a_reason(images: Images) -> None:
+    with pytest.raises(ImageUnavailable, match="no image address"):
+        images.fetch(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:secret@host/a.png?token=secret#secret", "https://host/a.png?..."),
+        ("/data/local-files/?d=study/a.png&token=secret", "/data/local-files/?d=study/a.png"),
+        ("/data/upload/a.png", "/data/upload/a.png"),
+        ("s3://bucket/key.png?secret", "s3://bucket/key.png?..."),
+        ("data:image/png;base64,secret", "data: URL of 28 characters"),
+    ],
+)
+def test_shown_url_keeps_no_secret(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+
+
+# --- what can go wrong
+
+
+def test_missing_file_names_the_address_but_not_its_query(images: Images, elsewhere: Server) -> None:
+    message = reason(images, f"{elsewhere.url}/gone.png?token=secret")
+    assert f"{elsewhere.url}/gone.png?..." in message
+    assert "404" in message
+    assert "secret" not in message
+    assert len(elsewhere.seen) == 1
+
+
+def test_refused_token_says_so(images: Images, label_studio: Server) -> None:
+    label_studio.answers["/data/upload/a.png"] = answer(401, b"{}", "application/json")
+    assert "does not accept our access token" in reason(images, "/data/upload/a.png")
+    assert len(label_studio.seen) == 1
+
+
+def test_login_page_is_no_image(images: Images, label_studio: Server) -> None:
+    label_studio.answers["/data/upload/a.png"] = redirect("/user/login/?next=/data/upload/a.png")
+    label_studio.answers["/user/login/?next=/data/upload/a.png"] = answer(
+        body=b"<!DOCTYPE html>", kind="text/html"
+    )
+    assert "login page" in reason(images, "/data/upload/a.png")
+
+
+def test_html_with_an_image_type_is_no_image(images: Images, label_studio: Server) -> None:
+    label_studio.answers["/a.png"] = answer(body=b"\n<!doctype HTML><p>no</p>")
+    assert "HTML page" in reason(images, "/a.png")
+
+
+def test_empty_file(images: Images, label_studio: Server) -> None:
+    label_studio.answers["/a.png"] = answer(body=b"")
+    assert "is empty" in reason(images, "/a.png")
+
+
+def test_announced_oversize_is_not_read(images: Images, label_studio: Server) -> None:
+    label_studio.answers["/a.png"] = answer(body=b"", Content_Length=str(10**12))
+    assert "larger than 1,000 bytes" in reason(images, "/a.png")
+    assert len(label_studio.seen) == 1
+
+
+def test_endless_unannounced_body_is_cut(images: Images, label_studio: Server) -> None:
+    stopped = threading.Event()
+
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        answer(body=b"", Content_Length="")(handler)
+        try:
+            while True:
+                handler.wfile.write(b"x" * 4096)
+        except OSError:
+            stopped.set()
+
+    label_studio.answers["/a.png"] = endless
+    assert "larger than 1,000 bytes" in reason(images, "/a.png")
+    assert stopped.wait(10)
+
+
+def test_truncated_download_is_tried_again_and_then_a_reason(
+    images: Images, label_studio: Server, cache: ImageCache
+) -> None:
+    label_studio.answers["/a.png"] = answer(Content_Length=str(len(PNG) + 7))
+    assert "connection failed" in reason(images, "/a.png")
+    assert len(label_studio.seen) == 3
+    assert cache.get(f"{label_studio.url}/a.png") is None
+
+
+def test_unavailable_server_is_tried_again(images: Images, label_studio: Server) -> None:
+    answers = iter([answer(503, b"", "text/plain"), answer(502, b"", "text/plain"), answer()])
+    label_studio.answers["/a.png"] = lambda handler: next(answers)(handler)
+    assert images.fetch("/a.png") == PNG
+    label_studio.answers["/b.png"] = answer(500, b"secret trace", "text/plain")
+    assert "500" in reason(images, "/b.png")
+    assert label_studio.count() == {"/a.png": 3, "/b.png": 3}
+
+
+def test_refused_connection(images: Images) -> None:
+    server, http = started()
+    http.shutdown()
+    http.server_close()
+    message = reason(images, f"{server.url}/a.png?token=secret")
+    assert "connection failed" in message
+    assert "secret" not in message
+
+
+# --- many
+
+
+def test_fetch_many_gives_every_position_once_whatever_is_bad(images: Images, label_studio: Server) -> None:
+    urls = []
+    for index in range(60):
+        urls.append(f"/{index}.png" if index % 7 else ("/gone.png", "s3://bucket/x", "")[index // 7 % 3])
+        label_studio.answers[f"/{index}.png"] = answer(body=PNG + bytes([index]))
+    outcomes = dict(images.fetch_many(urls, workers=8))
+    assert sorted(outcomes) == list(range(60))
+    for index, outcome in outcomes.items():
+        if index % 7:
+            assert outcome == PNG + bytes([index])
+        else:
+            assert isinstance(outcome, ImageUnavailable)
+
+
+def test_fetch_many_can_be_left_early(images: Images, label_studio: Server) -> None:
+    for index in range(50):
+        label_studio.answers[f"/{index}.png"] = answer()
+    for _ in images.fetch_many([f"/{index}.png" for index in range(50)], workers=2):
+        break
+    assert len(label_studio.seen) <= 2 * 2
+
+
+def test_a_second_fetch_comes_from_the_cache(images: Images, label_studio: Server) -> None:
+    label_studio.answers["/a.png"] = answer()
+    assert images.fetch("/a.png") == images.fetch("/a.png") == PNG
+    assert len(label_studio.seen) == 1
+
+
+# --- the cache
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_cache_stays_within_its_bound_and_drops_the_longest_unused(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path / "images", 1000)
+    for index in range(10):
+        cache.put(f"u{index}", bytes([index]) * 100)
+        os.utime(cache.path(f"u{index}"), (index, index))
+    assert cache.get("u0") == bytes(100)  # used: no longer the oldest
+    cache.put("new", b"n" * 150)
+    assert size_of(tmp_path) <= 1000
+    assert cache.get("u0") == bytes(100)
+    assert cache.get("new") == b"n" * 150
+    assert cache.get("u1") is None
+    assert cache.get("u9") == bytes([9]) * 100
+
+
+def test_cache_bound_holds_after_every_write_and_after_a_restart(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for start in (0, 100):
+        cache = ImageCache(folder, 5000)
+        for index in range(start, start + 100):
+            cache.put(f"u{index}", b"x" * (50 + 37 * index % 200))
+            assert size_of(folder) <= 5000
+
+
+def test_what_cannot_fit_is_not_kept(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path / "images", 100)
+    cache.put("small", b"s" * 60)
+    cache.put("large", b"x" * 101)
+    assert cache.get("large") is None
+    assert cache.get("small") == b"s" * 60
+
+
+def test_left_over_parts_of_killed_writers_go(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    part = folder / "ab" / "tmpxyz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * 50)
+    os.utime(part, (0, 0))
+    ImageCache(folder, 1000).put("u", b"y")
+    assert not part.exists()
+
+
+def test_a_disk_that_fails_costs_only_the_caching(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path / "images", 1000)
+    cache.path("u").parent.write_bytes(b"a file where a folder should be")
+    cache.put("u", b"data")
+    assert cache.get("u") is None
+
+
+def test_threads_read_whole_files_or_none(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path / "images", 40_000)
+
+    def use(worker: int) -> None:
+        for turn in range(100):
+            name = f"u{(worker * 7 + turn) % 30}"
+            data = cache.get(name)
+            assert data is None or data == name.encode() * 1000
+            cache.put(name, name.encode() * 1000)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(8)))
+    assert size_of(tmp_path) <= 40_000
+
+
+def write_many(folder: Path, first: int) -> None:
+    cache = ImageCache(folder, 16_000)
+    for index in range(first, first + 200):
+        cache.put(f"u{index}", b"x" * 100)
+        data = cache.get(f"u{index}")
+        assert data is None or data == b"x" * 100
+
+
+def test_processes_share_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=write_many, args=(folder, first)) for first in (0, 100, 200)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert size_of(folder) <= 16_000 * (1 + 2 / 16)
+    ImageCache(folder, 16_000).put("one more", b"x")
+    assert size_of(folder) <= 16_000
