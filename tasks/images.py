@@ -26,7 +26,14 @@ SECONDS_PER_IMAGE = 120.0
 
 
 class ImageUnavailable(ValueError):
-    """This image cannot be had; the message says why, names its address and holds no secret."""
+    """This image cannot be had; the message says why, names its address and holds no secret.
+
+    temporary: the connection or the server failed, so that a later attempt may succeed.
+    """
+
+    def __init__(self, message: str, temporary: bool = False) -> None:
+        super().__init__(message)
+        self.temporary = temporary
 
 
 class _TryAgain(Exception):
@@ -72,7 +79,8 @@ class Images:
     def fetch(self, url: str) -> bytes:
         """The bytes behind `url` as found in a task: site-relative, http(s) or data:image/...;base64.
 
-        Raises ImageUnavailable where there is none to be had.
+        Raises ImageUnavailable where there is none to be had. What the authorised client raises because its token
+        is refused for everything (LabelStudioError) is no matter of this image, and passes.
         """
         if not isinstance(url, str) or not url.strip():
             raise ImageUnavailable("the task has no image address; fill the field that the Image tag names")
@@ -122,6 +130,8 @@ class Images:
             address = httpx.URL(url)
         except httpx.InvalidURL as error:
             raise ImageUnavailable(f"{shown_url(url)} is not a valid address: {error}") from error
+        if address.port is not None and not 0 < address.port < 65536:
+            raise ImageUnavailable(f"{shown_url(url)} is not a valid address: port {address.port}")
         if address.scheme not in ("http", "https") or not address.host:
             raise ImageUnavailable(
                 f"{shown_url(url)} cannot be fetched: only Label Studio's own paths (/data/...), http(s) and "
@@ -143,11 +153,7 @@ class Images:
 
     def _decode(self, url: str) -> bytes:
         header, comma, body = url.partition(",")
-        if (
-            not comma
-            or not header.lower().startswith("data:image/")
-            or not header.lower().endswith(";base64")
-        ):
+        if not comma or not header.lower().startswith("data:image/") or not header.lower().endswith(";base64"):
             raise ImageUnavailable(f"{shown_url(url)}: only data:image/...;base64,... is understood")
         if len(body) * 3 // 4 > self._max_image_bytes + 2:
             raise self._oversize(url)
@@ -166,7 +172,7 @@ class Images:
                 with attempt:
                     return self._follow(address)
         except _TryAgain as error:
-            raise ImageUnavailable(f"{shown}: {error}") from error
+            raise ImageUnavailable(f"{shown}: {error}", temporary=True) from error
         raise AssertionError("stamina ends with a result or an exception")
 
     def _follow(self, address: httpx.URL) -> bytes:
@@ -232,9 +238,7 @@ class Images:
         return data
 
     def _oversize(self, url: str) -> ImageUnavailable:
-        return ImageUnavailable(
-            f"{shown_url(url)} is larger than {self._max_image_bytes:,} bytes (max_image_bytes)"
-        )
+        return ImageUnavailable(f"{shown_url(url)} is larger than {self._max_image_bytes:,} bytes (max_image_bytes)")
 
     def _html_page(self, address: httpx.URL) -> ImageUnavailable:
         if self._is_label_studio(address) and "/user/login" in address.path:
