@@ -4,16 +4,18 @@ Lengths are millimetres, echogenicity decibels relative to normal thyroid. What 
 cysts, calcifications) is drawn once and placed anew in every view.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
-from scipy.spatial import cKDTree
+from scipy.ndimage import gaussian_filter  # type: ignore[attr-defined]
+from scipy.spatial import KDTree
 
 from demo.tirads import Features
 
-Map = NDArray[np.float32]
+Map = NDArray[np.floating[Any]]  # float32 throughout, for speed
 Array = NDArray[np.float64]
 
 FLUID = -34.0
@@ -82,24 +84,24 @@ def echoes(nodule: Nodule, x: Map, y: Map, tilt: float, rng: np.random.Generator
     taken along the ray from the centre, which is near enough for so round a body.
     """
     features = nodule.features
-    across = (x * np.cos(tilt) + y * np.sin(tilt)) / np.float32(nodule.half_width)
-    down = (y * np.cos(tilt) - x * np.sin(tilt)) / np.float32(nodule.half_height)
+    across = (x * math.cos(tilt) + y * math.sin(tilt)) / nodule.half_width
+    down = (y * math.cos(tilt) - x * math.sin(tilt)) / nodule.half_height
     radius = np.hypot(across, down)
     angle = np.arctan2(down, across)
     contour = np.ones_like(radius)
-    for order, (strength, phase) in enumerate(nodule.outline, start=2):
-        contour += np.float32(strength) * np.cos(order * angle + np.float32(phase))
+    for order, (strength, phase) in enumerate(nodule.outline.tolist(), start=2):
+        contour += strength * np.cos(order * angle + phase)
     distance = np.hypot(x, y) * (1 - contour / np.maximum(radius, 1e-3))
     mask = distance < 0
     edge = 0.15
+    blurred = distance
     if features.margin == "ill-defined":
         edge = 1.1
-        distance = distance + _blotches(rng, distance.shape, 7.0, 0.9)
-    inside = _step(-distance / edge)
+        blurred = distance + _blotches(rng, distance.shape, 7.0, 0.9)
     calcium, shadow = _calcium(nodule, x, y, across, down, distance, angle)
     return Echoes(
         mask=mask,
-        inside=inside,
+        inside=_step(-blurred / edge),
         tissue=_tissue(nodule, across, down, distance, rng),
         halo=_halo(features, distance),
         calcium=calcium,
@@ -109,21 +111,23 @@ def echoes(nodule: Nodule, x: Map, y: Map, tilt: float, rng: np.random.Generator
 
 def _tissue(nodule: Nodule, across: Map, down: Map, distance: Map, rng: np.random.Generator) -> Map:
     features = nodule.features
-    solid = np.float32(SOLID[features.echogenicity]) + _blotches(rng, across.shape, 4.0, 1.2)
+    solid = SOLID[features.echogenicity] + _blotches(rng, across.shape, 4.0, 1.2)
     if features.composition == "cystic":
         return np.full_like(across, FLUID)
     if features.composition == "spongiform":
         around = np.hypot(across, down) < 1.5
-        near, _ = cKDTree(nodule.cells).query(np.column_stack([across[around], down[around]]), k=2)
+        near, _ = KDTree(nodule.cells).query(  # type: ignore[no-untyped-call]
+            np.column_stack([across[around], down[around]]), k=2
+        )
         septum = np.ones_like(across)
-        septum[around] = _step(((0.09 - near[:, 1] + near[:, 0]) / 0.02).astype(np.float32))
-        return septum * (solid + 3) + (1 - septum) * np.float32(-24)
+        septum[around] = _step((0.09 - near[:, 1] + near[:, 0]) / 0.02)
+        return _blend(septum, solid + 3, -24)
     if features.composition == "mixed":
         field = np.zeros_like(across)
-        for cx, cy, size in nodule.cysts:
-            field += np.exp(-0.7 * ((across - cx) ** 2 + (down - cy) ** 2) / size**2, dtype=np.float32)
+        for cx, cy, size in nodule.cysts.tolist():
+            field += np.exp(-0.7 * ((across - cx) ** 2 + (down - cy) ** 2) / size**2)
         fluid = _step((field - 0.5) / 0.05) * _step((-distance - 0.7) / 0.15)
-        return fluid * np.float32(FLUID) + (1 - fluid) * solid
+        return _blend(1 - fluid, solid, FLUID)
     return solid
 
 
@@ -131,30 +135,26 @@ def _halo(features: Features, distance: Map) -> Map:
     """A smooth solid nodule pushes a thin dark rim of compressed tissue before it; others show none."""
     if features.margin != "smooth" or features.composition == "cystic":
         return np.zeros_like(distance)
-    return np.float32(-11) * np.exp(-(((distance - 0.35) / 0.4) ** 2))
+    return _float32(-11 * np.exp(-(((distance - 0.35) / 0.4) ** 2)))
 
 
-def _calcium(
-    nodule: Nodule, x: Map, y: Map, across: Map, down: Map, distance: Map, angle: Map
-) -> tuple[Map, Map]:
+def _calcium(nodule: Nodule, x: Map, y: Map, across: Map, down: Map, distance: Map, angle: Map) -> tuple[Map, Map]:
     calcium, shadow = np.zeros_like(x), np.zeros_like(x)
     foci = nodule.features.foci
-    scale = np.float32([nodule.half_width, nodule.half_height])
     if "punctate" in foci:
-        for u, v in nodule.punctate:
-            squared = ((across - u) * scale[0]) ** 2 + ((down - v) * scale[1]) ** 2
-            calcium += np.float32(4.5) * np.exp(-squared / np.float32(2 * 0.27**2))
+        for u, v in nodule.punctate.tolist():
+            right, deep = (across - u) * nodule.half_width, (down - v) * nodule.half_height
+            calcium += 4.5 * np.exp(-(right**2 + deep**2) / (2 * 0.25**2))
     if "macrocalcifications" in foci:
-        for u, v in nodule.coarse:
-            right, deep = (across - u) * scale[0], (down - v) * scale[1]
-            calcium += np.float32(9) * _step((1 - np.hypot(right / 1.7, deep / 0.65)) / 0.15)
-            shadow -= np.float32(24) * _step((1.55 - np.abs(right)) / 0.2) * _step(deep / 0.3)
+        for u, v in nodule.coarse.tolist():
+            right, deep = (across - u) * nodule.half_width, (down - v) * nodule.half_height
+            calcium += 9 * _step((1 - np.hypot(right / 1.7, deep / 0.65)) / 0.15)
+            shadow -= 20 * _step((1.55 - np.abs(right)) / 0.2) * _step(deep / 0.3)
     if "peripheral" in foci:
         start, length = nodule.rim
-        arc = np.mod(angle - np.float32(start), np.float32(2 * np.pi)) < length
-        calcium += np.float32(7) * arc * np.exp(-((distance / np.float32(0.38)) ** 2))
+        calcium += 7 * (np.mod(angle - start, 2 * np.pi) < length) * np.exp(-((distance / 0.38) ** 2))
         side = np.abs(np.abs(x) - nodule.half_width * 0.9)
-        shadow -= np.float32(9) * _step((1.0 - side) / 0.3) * _step((y - 1) / 1.0)
+        shadow -= 9 * _step((1 - side) / 0.3) * _step(y - 1)
     return calcium, shadow
 
 
@@ -162,7 +162,7 @@ def _enhancement(features: Features, x: Map, y: Map, nodule: Nodule) -> Map:
     """Fluid attenuates nothing, so what lies behind it comes out brighter."""
     gain = {"cystic": 6.0, "mixed": 2.0}.get(features.composition, 0.0)
     column = _step((nodule.half_width * 0.85 - np.abs(x)) / 0.5)
-    return np.float32(gain) * column * _step((y - nodule.half_height) / 0.4)
+    return gain * column * _step((y - nodule.half_height) / 0.4)
 
 
 def _scatter(rng: np.random.Generator, count: int, reach: float, apart: float) -> Array:
@@ -180,9 +180,17 @@ def _scatter(rng: np.random.Generator, count: int, reach: float, apart: float) -
 def _blotches(rng: np.random.Generator, shape: tuple[int, ...], size: float, strength: float) -> Map:
     """Smooth noise of standard deviation about `strength`; `size` in pixels."""
     smooth = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), size, mode="wrap", truncate=2.5)
-    return (smooth * np.float32(strength * size * 2 * np.sqrt(np.pi))).astype(np.float32)
+    return _float32(smooth * (strength * size * 2 * math.sqrt(math.pi)))
+
+
+def _blend(share: Map, of: Map, rest: float) -> Map:
+    return _float32(share * of + (1 - share) * rest)
 
 
 def _step(value: Map) -> Map:
     """0 well below zero, 1 well above it."""
-    return np.float32(0.5) * (1 + np.tanh(value, dtype=np.float32))
+    return _float32(0.5 * (1 + np.tanh(value)))
+
+
+def _float32(value: NDArray[Any]) -> Map:
+    return value.astype(np.float32, copy=False)

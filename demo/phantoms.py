@@ -31,9 +31,7 @@ class FolderTaken(ValueError):
     """The folder holds something that these functions did not write."""
 
 
-def write_phantoms(
-    folder: Path, images: int, seed: int, progress: Callable[[int, int], None] | None = None
-) -> Ceiling:
+def write_phantoms(folder: Path, images: int, seed: int, progress: Callable[[int, int], None] | None = None) -> Ceiling:
     """Write `images` phantoms and their labels into `folder`; the same bytes for the same (images, seed).
 
     `progress` is called with (images written, images in all). `labels.csv` comes last, so that a folder

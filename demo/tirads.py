@@ -33,7 +33,7 @@ _GIVEN: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     "cystic": {
         "echogenicity": {"anechoic": 1.0},
         "shape": {"wider": 1.0},
-        "margin": {"smooth": 0.95, "ill-defined": 0.05},
+        "margin": {"smooth": 1.0},
         "foci": {"peripheral": 0.12},
     },
     "spongiform": {
@@ -95,9 +95,7 @@ def points(features: Features) -> int:
     """ACR's points of a nodule. A spongiform nodule scores 0, whatever its other features."""
     if features.composition == "spongiform":
         return 0
-    one_each = sum(
-        POINTS[name][getattr(features, name)] for name in ("composition", "echogenicity", "shape", "margin")
-    )
+    one_each = sum(POINTS[name][getattr(features, name)] for name in ("composition", "echogenicity", "shape", "margin"))
     return one_each + sum(POINTS["foci"][focus] for focus in features.foci)
 
 
@@ -147,9 +145,7 @@ def draw_patients(images: int, sites: int, seed: int) -> list[Patient]:
     for patient in _every_patient(sites, seed):
         if patient.views >= left:
             patients.append(
-                Patient(
-                    patient.number, patient.features, patient.level, patient.malignant, patient.site, left
-                )
+                Patient(patient.number, patient.features, patient.level, patient.malignant, patient.site, left)
             )
             return patients
         patients.append(patient)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter  # type: ignore[attr-defined]
 
-from demo.nodule import Echoes, Map, Nodule, echoes
+from demo.nodule import FLUID, Map, Nodule, echoes
 
-LOOKS = 4  # compound angles whose envelopes are averaged, as scanners do against speckle
+LOOKS = 3  # compound angles whose envelopes are averaged, as scanners do against speckle
+
+MIDDLE_GREY = 0.52  # of normal thyroid at unit gain
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ def grow_neck(rng: np.random.Generator) -> Neck:
 def scan(
     neck: Neck, nodule: Nodule, site: Site, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """One view: the image (H, W) uint8 and the nodule's mask (H, W) bool, in the size of the site's scanner."""
-    columns = (np.arange(site.width, dtype=np.float32) - site.width / 2 + 0.5) * np.float32(site.pitch)
-    rows = (np.arange(site.height, dtype=np.float32) + 0.5) * np.float32(site.pitch)
+    """One view: the image (H, W) uint8 and the nodule's mask (H, W) bool, of the site's image size."""
+    columns = (np.arange(site.width) - site.width / 2 + 0.5) * site.pitch
+    rows = (np.arange(site.height) + 0.5) * site.pitch
     x, y = (part.astype(np.float32) for part in np.meshgrid(columns, rows))
 
     shift = rng.uniform(-1.5, 1.5)
@@ -74,73 +76,69 @@ def scan(
         slack = max(neck.lobe_height / 2 - nodule.half_height - 1.2, 0.0)
         wanted = neck.nodule_offset[1] + rng.uniform(-1, 1)
         nodule_y = depth + neck.lobe_height / 2 + float(np.clip(wanted, -slack, slack))
-    seen = echoes(nodule, x - np.float32(nodule_x), y - np.float32(nodule_y), rng.uniform(-0.12, 0.12), rng)
+    seen = echoes(nodule, x - nodule_x, y - nodule_y, rng.uniform(-0.12, 0.12), rng)
 
-    tissue, capsule = _layers(neck, x - np.float32(shift), y, depth, site, rng)
+    tissue, lines = _layers(neck, x - shift, y, depth, site, rng)
     tissue = (tissue + seen.halo) * (1 - seen.inside) + seen.tissue * seen.inside
-    reflectors = capsule * (1 - seen.inside)
-    return _image(tissue + seen.behind, reflectors, seen, y, site, rng), seen.mask
+    bright = lines * (1 - seen.inside) * np.power(10, seen.behind / 20) + seen.calcium
+    envelope = _envelope(tissue + seen.behind, bright, site, rng)
+    return _grey(envelope, y, site, rng), seen.mask
 
 
-def _layers(
-    neck: Neck, x: Map, y: Map, depth: float, site: Site, rng: np.random.Generator
-) -> tuple[Map, Map]:
-    """Echogenicity (dB) of skin, fat, strap muscle, thyroid and what lies around it; and the bright capsule."""
+def _layers(neck: Neck, x: Map, y: Map, depth: float, site: Site, rng: np.random.Generator) -> tuple[Map, Map]:
+    """Echogenicity (dB) of skin, fat, muscle, thyroid and carotid; amplitude of the bright lines between."""
     fibres = _fibres(rng, x.shape, site)
-    bow = np.float32(0.006) * x**2
-    top, bottom = np.float32(depth) + bow, np.float32(depth + neck.lobe_height) - bow
-    tissue = -9 + 4 * fibres  # muscle, above the lobe and below it
-    tissue = np.where(y < 4.2 + 0.3 * np.sin(x / 5), -4 + 3.5 * fibres, tissue)  # fat and its septa
-    tissue = np.where(y < 1.4, np.float32(7), tissue)  # skin
-    half = np.float32(neck.lobe_height / 2)
-    reach = np.abs(x / np.float32(17.5)) ** 4 + np.abs((y - (top + bottom) / 2) / half) ** 4
-    inside = np.float32(0.5) * (1 + np.tanh((1 - reach) / np.float32(0.08)))
-    lobe = gaussian_filter(rng.standard_normal(x.shape, dtype=np.float32), 5, truncate=2.5) * 12
-    tissue = tissue * (1 - inside) + lobe * inside
-    away = np.hypot((x - np.float32(neck.carotid_side * 19.5)), (y - np.float32(depth + 12)) / 1.1)
-    tissue = np.where(away < 3.4, np.float32(-34), tissue)
-    capsule = np.float32(2.6) * (
-        np.exp(-(((y - top) / 0.3) ** 2)) + 0.7 * np.exp(-(((y - bottom) / 0.3) ** 2))
-    )
-    capsule = capsule * (np.abs(x) < 16.5)
-    capsule += np.float32(1.8) * np.exp(-(((away - 3.5) / 0.3) ** 2))
-    capsule += np.float32(1.5) * np.exp(-(((y - 4.2 - 0.3 * np.sin(x / 5)) / 0.25) ** 2))
-    return tissue.astype(np.float32), capsule.astype(np.float32)
+    fascia = 4.2 + 0.3 * np.sin(x / 5)
+    tissue = np.where(y < fascia, -4 + 3.5 * fibres, -9 + 4 * fibres)  # fat and its septa; muscle
+    tissue = np.where(y < 1.4, 7, tissue)  # skin
+
+    bow = 0.006 * x**2
+    top, bottom = depth + bow, depth + neck.lobe_height - bow
+    reach = np.abs(x / 17.5) ** 4 + np.abs((y - (top + bottom) / 2) / (neck.lobe_height / 2)) ** 4
+    lobe = 0.5 * (1 + np.tanh((1 - reach) / 0.08))
+    grain = 12 * gaussian_filter(rng.standard_normal(x.shape, dtype=np.float32), 5, truncate=2.5)
+    tissue = tissue * (1 - lobe) + grain * lobe
+
+    carotid = np.hypot(x - neck.carotid_side * 19.5, (y - depth - 12) / 1.1)
+    tissue = np.where(carotid < 3.4, FLUID, tissue)
+
+    capsule = 2.6 * _line(y - top) + 1.8 * _line(y - bottom)
+    lines = capsule * (np.abs(x) < 16.5) + 1.8 * _line(carotid - 3.5) + 1.5 * _line(y - fascia)
+    return tissue.astype(np.float32), lines.astype(np.float32)
+
+
+def _line(distance: Map) -> Map:
+    line: Map = np.exp(-((distance / 0.3) ** 2))
+    return line
 
 
 def _fibres(rng: np.random.Generator, shape: tuple[int, ...], site: Site) -> Map:
     """Streaks along the skin, of standard deviation 1."""
-    along, thick = 3.0 / site.pitch, 0.25 / site.pitch
-    streaks = gaussian_filter(
-        rng.standard_normal(shape, dtype=np.float32), (thick, along), mode="wrap", truncate=2.5
-    )
-    return (streaks / streaks.std()).astype(np.float32)
+    size = (0.25 / site.pitch, 3.0 / site.pitch)
+    streaks = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), size, mode="wrap", truncate=2.5)
+    scaled: Map = streaks / streaks.std()
+    return scaled
 
 
-def _image(
-    tissue: Map, reflectors: Map, seen: Echoes, y: Map, site: Site, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Scatter, blur, envelope, time gain, compression to grey."""
-    amplitude = np.power(np.float32(10), tissue / 20, dtype=np.float32)
+def _envelope(tissue: Map, reflectors: Map, site: Site, rng: np.random.Generator) -> Map:
+    """Amplitude of the echoes: speckle of scattering tissue (dB), reflectors (amplitude), noise."""
+    scatter = np.power(10, tissue / 20, dtype=np.float32)
     spread = (site.axial / site.pitch, site.lateral / site.pitch)
-    # The blur of white noise keeps 1 / (4 pi s_axial s_lateral) of its power: undone, so that 0 dB stays 0 dB.
-    kept = np.sqrt(4 * np.pi * max(spread[0], 0.3) * max(spread[1], 0.3))
     power = np.zeros_like(tissue)
     for _ in range(LOOKS):
         for _ in ("in phase", "in quadrature"):
-            wave = gaussian_filter(
-                amplitude * rng.standard_normal(tissue.shape, dtype=np.float32), spread, truncate=3
-            )
-            power += (wave * np.float32(kept)) ** 2
-    dimmed = np.power(np.float32(10), seen.behind / 20, dtype=np.float32)
-    shine = gaussian_filter(reflectors * dimmed + seen.calcium, spread, truncate=3)
-    envelope = np.sqrt(power / (2 * LOOKS)) + shine
-    envelope = np.hypot(
-        envelope, np.float32(site.noise) * np.abs(rng.standard_normal(y.shape, dtype=np.float32))
-    )
-    # The operator's time gain never quite meets the loss with depth: bright near the probe, dim far away.
-    slope = rng.uniform(-0.35, -0.1)
-    decibels = 20 * np.log10(envelope + np.float32(1e-4)) + site.gain + slope * (y - 16)
-    decibels += rng.uniform(-1.5, 1.5)
-    grey = np.clip(0.52 + decibels / site.dynamic_range, 0, 1) * 255
-    return grey.astype(np.uint8)
+            white = rng.standard_normal(tissue.shape, dtype=np.float32)
+            power += gaussian_filter(scatter * white, spread, truncate=3) ** 2
+    # Blurred white noise keeps 1 / (4 pi axial lateral) of its power: undone, so that 0 dB stays 0 dB.
+    speckle = np.sqrt(power / (2 * LOOKS) * (4 * np.pi * spread[0] * spread[1]))
+    noise = site.noise * rng.standard_normal(tissue.shape, dtype=np.float32)
+    envelope: Map = np.hypot(speckle + gaussian_filter(reflectors, spread, truncate=3), noise)
+    return envelope
+
+
+def _grey(envelope: Map, depth: Map, site: Site, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Log compression to 0..255, after a time gain which, as in life, does not quite meet the loss with depth."""
+    loss = rng.uniform(0.1, 0.35)  # dB per mm
+    decibels = 20 * np.log10(envelope + 1e-4) + site.gain + rng.uniform(-1.5, 1.5) - loss * (depth - 16)
+    grey: NDArray[np.uint8] = (255 * np.clip(MIDDLE_GREY + decibels / site.dynamic_range, 0, 1)).astype(np.uint8)
+    return grey
