@@ -1,0 +1,216 @@
+"""Annotators that know the truth, working through the calls that Label Studio's own labelling screen makes.
+
+    annotators = [Annotator(admin, project, schema, "admin"), Annotator(second, project, schema, "annotator")]
+    for visit in take_turns(annotators, truth, 100):
+        ...
+    visits = [visit for annotator in annotators for visit in annotator.visits]
+    served_order_spearman(visits, published), duplicates(visits)
+
+Each annotator keeps what it was served and when, which is the record that the queue is judged by.
+"""
+
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import stamina
+from scipy.stats import spearmanr
+
+from tasks.client import LabelStudioError
+from tasks.codec import Result, encode_labels
+from tasks.schema import Labels, Schema
+
+Task = dict[str, Any]
+
+
+@dataclass
+class Visit:
+    """One serving of a task to an annotator. Times are `time.monotonic()` seconds.
+
+    version, prediction, score: of the prediction that came with the task, None where none did. annotation: the id
+    of what was submitted, a skip included; None while the task is held.
+    """
+
+    annotator: str
+    task: int
+    served_at: float
+    version: str | None
+    prediction: int | None
+    score: float | None
+    finished_at: float | None = None
+    annotation: int | None = None
+    skipped: bool = False
+
+
+class Annotator:
+    """One user with a logged-in session (`labelstudio.session`); use it from one thread."""
+
+    def __init__(self, session: httpx.Client, project: int, schema: Schema, name: str) -> None:
+        self.project = project
+        self.schema = schema
+        self.name = name
+        self.visits: list[Visit] = []
+        self._session = session
+
+    def next_task(self) -> Task | None:
+        """What "Label All Tasks" serves next, with the prediction of the current version; None: nothing is left.
+
+        Label Studio also says that nothing is left while others hold all that is.
+        """
+        response = self._post(
+            "/api/dm/actions", {"id": "next_task", "project": self.project}, {"project": str(self.project)}
+        )
+        if response.status_code == 404 and "no tasks" in response.text:
+            return None
+        task: Task = _checked(response).json()
+        shown = shown_prediction(task)
+        version, prediction, score = (shown["model_version"], shown["id"], shown["score"]) if shown else (None,) * 3
+        self.visits.append(Visit(self.name, task["id"], time.monotonic(), version, prediction, score))
+        return task
+
+    def submit(self, task: Task, labels: Labels, lead_time: float) -> int:
+        """Submit labels (lead_time in seconds) and return the annotation's id."""
+        return self._finish(task, annotated(self.schema, shown_prediction(task), labels), lead_time, skipped=False)
+
+    def skip(self, task: Task, lead_time: float = 1.0) -> int:
+        """Press Skip: an annotation with `was_cancelled`; by default Label Studio then offers the task to others."""
+        return self._finish(task, [], lead_time, skipped=True)
+
+    def _finish(self, task: Task, result: list[Result], lead_time: float, skipped: bool) -> int:
+        shown = shown_prediction(task)
+        body = {
+            "result": result,
+            "lead_time": lead_time,
+            "was_cancelled": skipped,
+            "parent_prediction": shown["id"] if shown else None,
+            "unique_id": task.get("unique_lock_id") or str(uuid.uuid4()),
+        }
+        path = f"/api/tasks/{task['id']}/annotations/"
+        response = self._post(path, {"project": self.project}, body)
+        # 409: an attempt before this one arrived although its answer did not.
+        arrived_before = response.status_code == 409
+        identifier = self._own_annotation(path) if arrived_before else int(_checked(response).json()["id"])
+        visit = next(visit for visit in reversed(self.visits) if visit.task == task["id"])
+        visit.finished_at, visit.annotation, visit.skipped = time.monotonic(), identifier, skipped
+        return identifier
+
+    def _own_annotation(self, path: str) -> int:
+        user = _checked(self._session.get("/api/current-user/whoami")).json()["id"]
+        own = [row["id"] for row in _checked(self._session.get(path)).json() if row["completed_by"] == user]
+        return int(max(own))
+
+    def _post(self, path: str, parameters: Mapping[str, Any], body: Mapping[str, Any]) -> httpx.Response:
+        # A busy SQLite answers 500 "database is locked". Repeating is safe: a task held is served again to its
+        # holder, and a `unique_id` that arrived before is answered with 409.
+        for attempt in stamina.retry_context(on=_worth_retrying, attempts=8, timeout=120.0, wait_max=5.0):
+            with attempt:
+                response = self._session.post(path, params=parameters, json=body)
+                if response.status_code >= 500:
+                    response.raise_for_status()
+        return response
+
+
+def shown_prediction(task: Task) -> dict[str, Any] | None:
+    """The prediction that the screen turns into the first draft of an annotation, None where there is none."""
+    predictions = task.get("predictions") or []
+    return predictions[0] if predictions else None
+
+
+def annotated(schema: Schema, shown: Mapping[str, Any] | None, labels: Labels) -> list[Result]:
+    """The result that the screen submits: what the prediction showed and the annotator left keeps its id, score and
+    `origin: "prediction"` (the `why` text among it); all else is the annotator's own.
+    """
+    heads = {head.name for head in schema.heads}
+    suggested = {region["from_name"]: region for region in (shown["result"] if shown else [])}
+    result: list[Result] = []
+    for region in encode_labels(schema, labels):
+        before = suggested.get(region["from_name"])
+        if before is not None and before["value"] == region["value"]:
+            result.append(before | {"origin": "prediction"})
+        else:
+            result.append(region | {"id": uuid.uuid4().hex[:10], "origin": "manual"})
+    kept = [region | {"origin": "prediction"} for name, region in suggested.items() if name not in heads]
+    return result + kept
+
+
+def answer(truth: Labels) -> Labels | None:
+    """What an oracle submits: the labels it knows; None, so a skip, when it knows nothing."""
+    return dict(truth) if any(truth.values()) else None
+
+
+def take_turns(annotators: Sequence[Annotator], truth: Mapping[str, Labels], limit: int) -> Iterator[Visit]:
+    """Let the annotators answer `limit` tasks in turn, each holding its task while the others work.
+
+    truth: by the task's `file`. Yields each visit once it is finished, skips included; ends early when nothing is
+    left to serve. Stopping the iteration early leaves held tasks locked until Label Studio's task lock runs out.
+    """
+    held: dict[str, tuple[Task, float]] = {}
+    taken, dry = 0, 0
+    while held or (taken < limit and dry < len(annotators)):
+        dry = 0
+        for annotator in annotators:
+            if annotator.name in held:
+                task, since = held.pop(annotator.name)
+                labels = answer(truth.get(task["data"].get("file", ""), {}))
+                seconds = time.monotonic() - since
+                if labels is None:
+                    annotator.skip(task, seconds)
+                else:
+                    annotator.submit(task, labels, seconds)
+                yield annotator.visits[-1]
+            if taken < limit:
+                next_task = annotator.next_task()
+                if next_task is None:
+                    dry += 1
+                else:
+                    held[annotator.name] = next_task, time.monotonic()
+                    taken += 1
+
+
+def served_order_spearman(visits: Iterable[Visit], published: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    """Per published version, Spearman's correlation of the order of serving with the published score.
+
+    published: version -> task id -> score, lowest first. The first time a task was served under a version counts,
+    whoever got it. 1.0 where fewer than two of a version's tasks were served.
+    """
+    correlations = {}
+    ordered = sorted(visits, key=lambda visit: visit.served_at)
+    for version, scores in published.items():
+        served = list(dict.fromkeys(v.task for v in ordered if v.version == version and v.task in scores))
+        if len(served) < 2:
+            correlations[version] = 1.0
+        else:
+            result = spearmanr(range(len(served)), [scores[task] for task in served])
+            correlations[version] = float(result.statistic)
+    return correlations
+
+
+def duplicates(visits: Iterable[Visit]) -> list[Visit]:
+    """Visits that should not have been: the task already had an annotation from another visit, or another annotator
+    held it. A task skipped by one and offered to the next is none, nor is a held task served again to its holder.
+    """
+    earlier: dict[int, list[Visit]] = defaultdict(list)
+    wrong = []
+    for visit in sorted(visits, key=lambda visit: visit.served_at):
+        for other in earlier[visit.task]:
+            held = other.finished_at is None or other.finished_at > visit.served_at
+            if (held and other.annotator != visit.annotator) or (not held and not other.skipped):
+                wrong.append(visit)
+                break
+        earlier[visit.task].append(visit)
+    return wrong
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    if response.is_error:
+        request = response.request
+        raise LabelStudioError(f"{request.method} {request.url.path}: {response.status_code} {response.text[:500]}")
+    return response
+
+
+def _worth_retrying(error: Exception) -> bool:
+    return isinstance(error, httpx.TransportError | httpx.HTTPStatusError)
