@@ -164,8 +164,7 @@ def encode_labels(schema: Schema, labels: Labels) -> list[Result]:
     """
     for head in schema.heads:
         for label in labels.get(head.name, ()):
-            if label not in head.classes:
-                raise ValueError(f"{label!r} is no class of {head.name!r} ({', '.join(head.classes)}).")
+            _check_class(head, label)
     return [_answer(head, labels[head.name]) for head in schema.heads if labels.get(head.name)]
 
 
@@ -183,8 +182,7 @@ def to_targets(heads: Sequence[Head], rows: Sequence[Labels]) -> dict[str, NDArr
                 continue
             target[index] = 0.0
             for label in labels[head.name]:
-                if label not in column:
-                    raise ValueError(f"{label!r} is no class of {head.name!r} ({', '.join(head.classes)}).")
+                _check_class(head, label)
                 target[index, column[label]] = 1.0
         targets[head.name] = target
     return targets
@@ -202,11 +200,13 @@ def confidence_in(head: Head, probabilities: ArrayLike, labels: tuple[str, ...])
     """How probable the model holds an answer, in [0, 1].
 
     The mean probability of its classes: of the one class, or, for a multiple head, the expected share of its ticks
-    that are right. Nothing ticked: 1 minus the likeliest class.
+    that are right. Nothing ticked: 1 minus the likeliest class. Raises ValueError for a class the head has not.
     """
     row = _probabilities(head, probabilities)
     if not labels:
         return float(1 - row.max())
+    for label in labels:
+        _check_class(head, label)
     return float(row[[head.classes.index(label) for label in labels]].mean())
 
 
@@ -223,6 +223,11 @@ def _probabilities(head: Head, probabilities: ArrayLike) -> NDArray[np.float64]:
     if not (np.isfinite(row).all() and row.min() >= 0 and row.max() <= 1 + 1e-5):
         raise ValueError(f"{head.name!r} has probabilities outside [0, 1]: {row.tolist()}.")
     return np.minimum(row, 1.0)
+
+
+def _check_class(head: Head, label: str) -> None:
+    if label not in head.classes:
+        raise ValueError(f"{label!r} is no class of {head.name!r} ({', '.join(head.classes)}).")
 
 
 def _answer(head: Head, labels: tuple[str, ...]) -> Result:
