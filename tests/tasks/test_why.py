@@ -1,0 +1,123 @@
+"""The text above the answers."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from tasks.schema import parse_label_config
+from tasks.why import PhrasesError, load_phrases, why
+
+SCHEMA = parse_label_config(
+    """<View><Image name="image" value="$image"/>
+    <Choices name="margin" toName="image" model_weight="0.05"><Choice value="smooth"/><Choice value="irregular"/>
+    </Choices>
+    <Choices name="bom" toName="image" model_weight="0.9"><Choice value="benign"/>
+    <Choice value="malignant" alias="m"/></Choices>
+    <Choices name="foci" toName="image" choice="multiple" model_weight="0.05"><Choice value="rim"/>
+    <Choice value="punctate"/></Choices></View>"""
+)
+PHRASES = load_phrases()
+PROBABILITIES = {"bom": [0.06, 0.94], "margin": [0.8, 0.2], "foci": [0.9, 0.7]}
+ENGLISH = (files("tasks") / "phrases" / "en.toml").read_text(encoding="utf-8")
+
+
+def text(recorded, slot="ranked", reason="disagreement", nearest=None, probabilities=PROBABILITIES, schema=SCHEMA):
+    return why(schema, probabilities, recorded, slot, reason, nearest, PHRASES)
+
+
+def test_the_sentence_of_the_design():
+    assert text({"bom": ("benign",)}, nearest=(812, {"bom": ("m",)})) == (
+        "Recorded: benign (model 6 %). Model: malignant 94 %. Why now: they disagree. Most like task 812, malignant."
+    )
+
+
+def test_heads_that_differ_come_first_the_heaviest_of_them_leading():
+    assert text({"bom": ("m",), "margin": ("irregular",)}) == (
+        "Recorded: margin “irregular” (model 20 %). Model: margin “smooth” 80 %. Why now: they disagree."
+    )
+    both = text({"bom": ("benign",), "margin": ("irregular",), "foci": ()})
+    assert both == (
+        "Recorded: benign (model 6 %), foci “nothing ticked” (model 10 %). "
+        "Model: malignant 94 %, foci “rim + punctate” 80 %. Why now: they disagree."
+    )
+
+
+def test_without_a_label_on_record_the_model_speaks_alone():
+    assert text({}, reason="uncertainty") == "Model: malignant 94 %. Why now: the model is unsure."
+    assert text({"bom": ("m",)}, reason="diversity") == (
+        "Recorded: malignant (model 94 %). Model: malignant 94 %. Why now: unlike anything reviewed."
+    )
+
+
+def test_the_control_arm_is_a_random_check_whatever_scored():
+    assert "Why now: random check." in text({}, slot="control", reason="uncertainty")
+
+
+@pytest.mark.parametrize("slot", ["blind", "holdout", "abstain"])
+def test_blind_text_is_the_same_whatever_the_model_says(slot):
+    recorded = {"bom": ("benign",), "margin": ("irregular",)}
+    opposite = {"bom": [1, 0], "margin": [0, 1], "foci": [0, 0]}
+    expected = "Recorded: benign. Shown without a suggestion: please judge on your own."
+    assert text(recorded, slot, nearest=(812, {"bom": ("m",)})) == expected
+    assert text(recorded, slot, reason="diversity", probabilities=opposite) == expected
+    assert text(recorded, slot, probabilities={}) == expected
+
+
+def test_without_record_or_probabilities_only_the_request_is_left():
+    assert text({}, probabilities={}) == PHRASES.without_suggestion
+    assert text({"margin": ("smooth",)}, "blind").startswith("Recorded: margin “smooth”. Shown without")
+
+
+def test_nearest_task_without_a_label_for_that_head_is_left_out():
+    assert "Most like" not in text({}, nearest=(812, {"margin": ("smooth",)}))
+
+
+@pytest.mark.parametrize(("p", "shown"), [(0.999, ">99 %"), (0.994, "99 %"), (0.51, "51 %")])
+def test_no_model_is_certain(p, shown):
+    assert f"malignant {shown}" in text({}, probabilities={"bom": [1 - p, p]})
+
+
+def test_an_impossible_record_is_under_one_percent():
+    assert "benign (model <1 %)" in text({"bom": ("benign",)}, probabilities={"bom": [0.001, 0.999]})
+
+
+def test_grades_are_shown_with_their_control():
+    graded = parse_label_config(
+        '<View><Image name="i" value="$i"/><Rating name="quality" toName="i" maxRating="2"/></View>'
+    )
+    assert text({}, probabilities={"quality": [0.3, 0.7]}, schema=graded).startswith("Model: quality “2” 70 %.")
+
+
+def test_another_language(tmp_path):
+    path = tmp_path / "de.toml"
+    path.write_text(ENGLISH.replace("Recorded: {labels}.", "Eingetragen: {labels}."), encoding="utf-8")
+    german = load_phrases(path)
+    said = why(SCHEMA, PROBABILITIES, {"bom": ("benign",)}, "ranked", "disagreement", None, german)
+    assert said.startswith("Eingetragen: benign")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda toml: toml.replace("most_like =", "nearest ="), "lacks the text 'most_like'"),
+        (lambda toml: toml.replace('random = "random check"', "random = 3"), "lacks the text 'random'"),
+        (lambda toml: toml + 'extra = "x"', "unknown text 'extra'"),
+        (lambda toml: toml.replace("{reason}", "{cause}"), "wrong {name} in the text 'why_now'"),
+        (lambda toml: toml.replace("{reason}", "{}"), "may use: {reason}"),
+        (lambda toml: toml.replace("{reason}", "{reason"), "wrong {name}"),
+        (lambda toml: toml + "[", "not valid TOML"),
+    ],
+)
+def test_a_wrong_phrases_file_is_refused_in_words(tmp_path, change, says):
+    path = tmp_path / "xx.toml"
+    path.write_text(change(ENGLISH), encoding="utf-8")
+    with pytest.raises(PhrasesError) as caught:
+        load_phrases(path)
+    assert says in str(caught.value)
+    assert "xx.toml" in str(caught.value)
+
+
+def test_a_missing_phrases_file_is_named():
+    with pytest.raises(PhrasesError, match=r"nowhere\.toml cannot be read"):
+        load_phrases(Path("nowhere.toml"))
