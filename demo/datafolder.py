@@ -157,13 +157,14 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str], st
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
             header = [name.strip() for name in next(reader, [])]
-            lines = []
+            lines, line = [], reader.line_num + 1
             for cells in reader:
                 surplus = [cell for cell in cells[len(header) :] if cell.strip()]
                 problem = f"{len(cells)} cells for {len(header)} columns (is a quote missing?)" if surplus else ""
                 if any(cell.strip() for cell in cells):
                     row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
-                    lines.append((reader.line_num, row, problem))
+                    lines.append((line, row, problem))
+                line = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise DataFolderError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 CSV.") from error
     except csv.Error as error:

@@ -1,0 +1,228 @@
+"""Oracles on the real Label Studio: what is served, in which order, and what a submitted annotation carries."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sklearn.utils import shuffle
+
+from demo import labelstudio
+from demo.labelstudio import Account, Credentials, call
+from demo.oracle import Annotator, Visit, annotated, answer, duplicates, served_order_spearman, take_turns
+from tasks.client import LabelStudioError
+from tasks.codec import decode_result, encode_labels, encode_why
+from tasks.schema import Labels, parse_label_config
+
+CONFIG = """<View>
+  <Image name="image" value="$image" model_group="$patient"/>
+  <Text name="remark" value="$remark"/>
+  <Choices name="bom" toName="image" required="true" model_current="$bom">
+    <Choice value="benign"/><Choice value="malignant"/>
+  </Choices>
+  <Choices name="foci" toName="image" choice="multiple"><Choice value="none"/><Choice value="punctate"/></Choices>
+  <TextArea name="why" toName="image" model_role="why" editable="false" maxSubmissions="1"/>
+</View>"""
+SCHEMA = parse_label_config(CONFIG)
+VERSION = "v1-queue-order"
+
+
+def task_data(n: int) -> list[dict[str, Any]]:
+    return [
+        {"image": f"/data/local-files/?d=images/{i}.png", "file": f"{i}.png", "bom": "benign", "patient": f"p{i}"}
+        for i in range(n)
+    ]
+
+
+@pytest.fixture(scope="module")
+def project(label_studio: Any) -> dict[str, Any]:
+    made = labelstudio.create_project(label_studio.admin, "Oracle", CONFIG)
+    assert labelstudio.import_tasks(label_studio.admin, made["id"], task_data(20), CONFIG) == 20
+    return made
+
+
+@pytest.fixture(scope="module")
+def published(label_studio: Any, project: dict[str, Any]) -> dict[int, float]:
+    """Predictions with shuffled scores, the project's sampling and version set to them: task id -> score."""
+    ids = [task["id"] for task in labelstudio.list_tasks(label_studio.admin, project["id"])]
+    order = shuffle(ids, random_state=3)
+    scores = {task: (rank + 1) / 1e6 for rank, task in enumerate(order)}
+    suggestion = encode_labels(SCHEMA, {"bom": ("malignant",)}) + encode_why(SCHEMA, "Recorded: benign.")
+    suggestion[0]["score"] = 0.91
+    predictions = [
+        {"task": task, "model_version": VERSION, "score": score, "result": suggestion} for task, score in scores.items()
+    ]
+    path = f"/api/projects/{project['id']}"
+    call(label_studio.admin, "POST", f"{path}/import/predictions", json=predictions)
+    call(label_studio.admin, "PATCH", path, json={"sampling": "Uncertainty sampling", "model_version": VERSION})
+    return scores
+
+
+def test_two_annotators_work_through_the_published_order(
+    label_studio: Any, project: dict[str, Any], published: dict[int, float]
+) -> None:
+    admin = Annotator(label_studio.admin, project["id"], SCHEMA, "admin")
+    second = Annotator(label_studio.annotator, project["id"], SCHEMA, "annotator")
+    files = [f"{i}.png" for i in range(20)]
+    truth: dict[str, Labels] = {file: {"bom": ("malignant",), "foci": ("punctate",)} for file in files[:10]}
+    truth |= {file: {"bom": ("benign",)} for file in files[10:]}
+
+    finished = list(take_turns([admin, second], truth, 12))
+    assert len(finished) == 12
+    visits = admin.visits + second.visits
+    assert sorted(v.task for v in visits) == sorted(sorted(published, key=published.__getitem__)[:12])
+    assert served_order_spearman(visits, {VERSION: published}) == {VERSION: 1.0}
+    assert duplicates(visits) == []
+    assert len(admin.visits) == len(second.visits) == 6
+    assert all(v.version == VERSION and v.score == published[v.task] for v in visits)
+
+    for visit in visits:
+        task = call(label_studio.admin, "GET", f"/api/tasks/{visit.task}")
+        (annotation,) = task["annotations"]
+        assert annotation["id"] == visit.annotation
+        assert annotation["parent_prediction"] == visit.prediction == task["predictions"][0]["id"]
+        assert annotation["lead_time"] > 0
+        assert not annotation["was_cancelled"]
+        decoded = decode_result(SCHEMA, annotation["result"])
+        assert {k: v for k, v in decoded.labels.items() if v} == truth[task["data"]["file"]]
+        assert decoded.shown == "Recorded: benign."
+        origins = {region["from_name"]: region["origin"] for region in annotation["result"]}
+        agreed = decoded.labels["bom"] == ("malignant",)
+        assert origins == {"bom": "prediction" if agreed else "manual", "why": "prediction"} | (
+            {"foci": "manual"} if agreed else {}
+        )
+    users = {annotation["completed_by"] for annotation in _annotations(label_studio.admin, visits)}
+    assert len(users) == 2
+
+
+def test_a_skip_goes_to_the_other_annotator(
+    label_studio: Any, project: dict[str, Any], published: dict[int, float]
+) -> None:
+    admin = Annotator(label_studio.admin, project["id"], SCHEMA, "admin")
+    second = Annotator(label_studio.annotator, project["id"], SCHEMA, "annotator")
+    task = admin.next_task()
+    assert task is not None
+    identifier = admin.skip(task)
+    annotation = call(label_studio.admin, "GET", f"/api/annotations/{identifier}")
+    assert annotation["was_cancelled"]
+    assert annotation["result"] == []
+    offered = second.next_task()
+    assert offered is not None
+    assert offered["id"] == task["id"]
+    # The answer of the first attempt got lost: the second one arrives at the same annotation.
+    first = second.submit(offered, {"bom": ("benign",)}, 2.5)
+    assert second.submit(offered, {"bom": ("benign",)}, 2.5) == first
+    assert duplicates(admin.visits + second.visits) == []
+
+
+def test_an_oracle_that_knows_nothing_skips_until_nothing_is_left(label_studio: Any) -> None:
+    made = labelstudio.create_project(label_studio.admin, "Oracle, unknown", CONFIG)
+    labelstudio.import_tasks(label_studio.admin, made["id"], task_data(2), CONFIG)
+    admin = Annotator(label_studio.admin, made["id"], SCHEMA, "admin")
+    finished = list(take_turns([admin], {"0.png": {"bom": ("benign",)}}, 5))
+    assert [visit.skipped for visit in finished] == [False, True]
+    assert [visit.version for visit in finished] == [None, None]
+    assert admin.next_task() is None
+
+
+def test_preparing_twice_changes_nothing(label_studio: Any, project: dict[str, Any]) -> None:
+    admin = label_studio.admin
+    again = labelstudio.create_project(admin, "Oracle", CONFIG)
+    assert again["id"] == project["id"]
+    assert labelstudio.import_tasks(admin, project["id"], task_data(20), CONFIG) == 0
+    tasks = labelstudio.list_tasks(admin, project["id"])
+    assert [task["data"]["file"] for task in tasks] == [f"{i}.png" for i in range(20)]
+    assert all(task["data"]["remark"] == "" for task in tasks)
+
+    images = label_studio.document_root / "images"
+    images.mkdir()
+    (images / "a b&c.png").write_bytes(b"pixels")
+    for _ in range(2):
+        labelstudio.register_local_storage(admin, project["id"], images)
+    storages = call(admin, "GET", "/api/storages/localfiles", params={"project": project["id"]})
+    assert [storage["path"] for storage in storages] == [str(images.resolve())]
+    assert admin.get("/data/local-files/?d=images/a%20b%26c.png").content == b"pixels"
+
+    kept = Credentials.in_folder(label_studio.folder)
+    assert kept == label_studio.credentials
+    assert kept.path.stat().st_mode & 0o777 == 0o600
+    assert labelstudio.personal_access_token(admin, kept) == label_studio.token
+    assert labelstudio.sign_up(admin, kept.annotator).get("/api/current-user/whoami").json()["email"]
+
+
+def test_a_changed_label_config_reaches_the_project(label_studio: Any) -> None:
+    made = labelstudio.create_project(label_studio.admin, "Changed", CONFIG)
+    changed = CONFIG.replace('<Choice value="punctate"/>', '<Choice value="punctate"/><Choice value="rim"/>')
+    again = labelstudio.create_project(label_studio.admin, "Changed", changed)
+    assert (again["id"], again["label_config"]) == (made["id"], changed)
+    with pytest.raises(LabelStudioError, match="PATCH /api/projects"):
+        labelstudio.create_project(label_studio.admin, "Changed", "<View><Choices/></View>")
+
+
+def test_refusals_say_what_to_do(label_studio: Any, tmp_path: Path) -> None:
+    with pytest.raises(LabelStudioError, match=r"refuses the login of nobody@example\.com"):
+        labelstudio.session(label_studio.url, Account("nobody@example.com", "wrong password"))
+    forgetful = Credentials.in_folder(tmp_path)
+    with pytest.raises(LabelStudioError, match="Revoke it there"):
+        labelstudio.personal_access_token(label_studio.admin, forgetful)
+    with pytest.raises(LabelStudioError, match=r"POST /api/dm/actions: 404"):
+        Annotator(label_studio.admin, 999_999, SCHEMA, "admin").next_task()
+
+
+def test_answer() -> None:
+    assert answer({"bom": ("benign",), "foci": ()}) == {"bom": ("benign",), "foci": ()}
+    assert answer({"foci": ()}) is None
+    assert answer({}) is None
+
+
+def test_regions_the_annotator_changed_are_the_annotator_s() -> None:
+    shown = {
+        "id": 5,
+        "result": [
+            encode_labels(SCHEMA, {"bom": ("malignant",)})[0] | {"id": "a", "score": 0.8},
+            encode_labels(SCHEMA, {"foci": ("none",)})[0] | {"id": "b"},
+            encode_why(SCHEMA, "They disagree.")[0] | {"id": "c"},
+        ],
+    }
+    kept, changed, why = annotated(SCHEMA, shown, {"bom": ("malignant",), "foci": ("punctate",)})
+    assert (kept["id"], kept["score"], kept["origin"]) == ("a", 0.8, "prediction")
+    assert changed["origin"] == "manual"
+    assert changed["id"] != "b"
+    assert "score" not in changed
+    assert (why["id"], why["origin"]) == ("c", "prediction")
+    unticked = annotated(SCHEMA, shown, {"bom": ("malignant",)})
+    assert [region["from_name"] for region in unticked] == ["bom", "why"]
+
+
+def visit(task: int, served: float, finished: float | None, who: str = "a", **more: Any) -> Visit:
+    return Visit(who, task, served, more.pop("version", VERSION), 1, 0.5, finished, **more)
+
+
+@given(st.permutations(range(12)), st.integers(2, 12))
+def test_spearman_is_that_of_scipy_over_first_servings(order: list[int], n: int) -> None:
+    scores = {task: task / 1e6 for task in range(12)}
+    visits = [visit(task, float(at), at + 0.5) for at, task in enumerate(order[:n])]
+    visits += [visit(order[0], 100.0, 101.0), visit(order[1], -5.0, -4.0, version="v0"), visit(77, 0.1, 0.2)]
+    random.Random(n).shuffle(visits)
+    found = served_order_spearman(visits, {VERSION: scores, "v0": scores})
+    assert found == {VERSION: pytest.approx(spearmanr(range(n), order[:n]).statistic), "v0": 1.0}
+
+
+def test_duplicates() -> None:
+    finished = visit(1, 0.0, 1.0)
+    assert duplicates([finished, visit(1, 2.0, 3.0, "b")]) != []  # it had its annotation
+    assert duplicates([finished, visit(1, 0.5, 3.0, "b")]) != []  # another held it
+    assert duplicates([visit(1, 0.0, None), visit(1, 9.0, None, "b")]) != []  # another still holds it
+    assert duplicates([visit(1, 0.0, 1.0, skipped=True), visit(1, 2.0, 3.0, "b")]) == []
+    assert duplicates([visit(1, 0.0, None), visit(1, 9.0, 10.0)]) == []  # a lock brings its holder the same task
+    assert duplicates([finished, visit(2, 0.5, 3.0, "b")]) == []
+    late = visit(1, 5.0, 6.0)
+    assert duplicates([late, finished]) == [late]
+
+
+def _annotations(admin: httpx.Client, visits: list[Visit]) -> list[dict[str, Any]]:
+    return [call(admin, "GET", f"/api/annotations/{visit.annotation}") for visit in visits]
