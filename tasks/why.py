@@ -15,8 +15,8 @@ from tasks.schema import Head, Labels, Schema
 Slot = Literal["ranked", "control", "blind", "holdout", "abstain"]
 """How a task came into the queue. blind, holdout and abstain are shown without anything the model says."""
 
-Reason = Literal["disagreement", "uncertainty", "diversity", "random"]
-"""Which part of the score brought a task forward; `random` for the control arm."""
+Reason = Literal["disagreement", "uncertainty", "diversity", "random", "asked"]
+"""Which part of the score brought a task forward; `random` for the control arm, `asked` outside the queue."""
 
 # More labels than this do not fit on two lines.
 _MOST_HEADS = 2
@@ -48,6 +48,7 @@ class Phrases:
     uncertainty: str
     diversity: str
     random: str
+    asked: str
 
 
 def load_phrases(path: Path | None = None) -> Phrases:
