@@ -1,0 +1,143 @@
+"""Live answers to /predict: what the worker computed, looked up; a new image is looked at within a time budget.
+
+Label Studio makes an annotator wait for this call and gives up after 100 s, so what cannot be answered in time
+abstains: exactly one entry a task, always.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import select
+
+from backend.registry import Array, Registry, load_json
+from backend.scored import Scored
+from backend.settings import Settings
+from tasks import queue
+from tasks.client import Client
+from tasks.codec import decode_current
+from tasks.image_cache import ImageCache
+from tasks.images import Images, ImageUnavailable
+from tasks.present import phrases_of, present
+from tasks.schema import Schema, parse_label_config
+from tasks.store import Store
+from tasks.tables import Project, Task
+from tasks.why import Slot
+
+log = structlog.get_logger()
+
+BUDGET = 60.0  # seconds for new images in one call
+CHUNK = 8  # new images between two looks at the clock
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version in memory: its scores of every task the worker saw, and where its weights are."""
+
+    number: int
+    folder: Path
+    about: Mapping[str, Any]
+    scored: Scored
+    schema: Schema
+
+
+class Live:
+    """Answers for all projects of a store; a new version is noticed at the next call."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.settings, self.store = settings, store
+        self.phrases = phrases_of(settings.phrases)
+        self.registry = Registry(settings.state_dir)
+        self._loaded: dict[int, Loaded] = {}
+        self._lock = threading.Lock()  # one thread loads or computes, the others look up
+
+    def predict(self, project_id: int, tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """One entry {"result", "score", "model_version"} for each task ({"id", "data", ...}), in their order.
+
+        Tasks of the hold-out, those whose image cannot be read in time, and all tasks while there is no model get an
+        answer without a suggestion. The score is a constant: live answers never order the queue. Raises KeyError for
+        a project that was not registered.
+        """
+        project = self.store.project(project_id)
+        if project is None:
+            raise KeyError(project_id)
+        name = queue.live_name(project.version)
+        if project.version is None:
+            return [{"result": [], "score": 0.0, "model_version": name} for _ in tasks]
+        loaded = self._load(project)
+        held_out = self._held_out(project_id, [task["id"] for task in tasks])
+        fresh = self._look_at(loaded, [task for task in tasks if loaded.scored.of(task["id"]) is None])
+        return [
+            {"result": self._answer(loaded, task, task["id"] in held_out, fresh), "score": 0.0, "model_version": name}
+            for task in tasks
+        ]
+
+    def _answer(
+        self, loaded: Loaded, task: Mapping[str, Any], held_out: bool, fresh: Mapping[int, dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        probabilities = loaded.scored.of(task["id"]) or fresh.get(task["id"]) or {}
+        recorded, _ = decode_current(loaded.schema, task["data"])
+        slot: Slot = "holdout" if held_out else "ranked" if probabilities else "abstain"
+        return present(loaded.schema, self.phrases, probabilities, recorded, slot, "asked")[1]
+
+    def _load(self, project: Project) -> Loaded:
+        assert project.version is not None
+        with self._lock:
+            loaded = self._loaded.get(project.id)
+            if loaded is None or loaded.number != project.version:
+                folder = self.registry.version(project.id, project.version)
+                about = load_json(folder / "model.json")
+                loaded = Loaded(
+                    project.version,
+                    folder,
+                    about,
+                    Scored.load(folder / "predictions.npz"),
+                    parse_label_config(project.label_config),
+                )
+                self._loaded[project.id] = loaded
+                log.info("model loaded", project=project.id, version=project.version)
+            return loaded
+
+    def _held_out(self, project_id: int, ids: Sequence[int]) -> set[int]:
+        found: set[int] = set()
+        with self.store.begin() as session:
+            for start in range(0, len(ids), 500):
+                query = select(Task.id).where(
+                    Task.project_id == project_id, Task.fold == -1, Task.id.in_(ids[start : start + 500])
+                )
+                found.update(session.scalars(query))
+        return found
+
+    def _look_at(self, loaded: Loaded, tasks: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Array]]:
+        """Probabilities of tasks that the worker has not seen yet, as far as the budget reaches."""
+        if not tasks or not loaded.about["heads"]:
+            return {}
+        from backend import newcomers  # torch takes seconds to import: only a new image pays for it
+
+        client = Client(self.settings.label_studio_url, self.settings.label_studio_token.get_secret_value(), 20.0)
+        cache = ImageCache(self.settings.state_dir / "images", int(self.settings.image_cache_gb * 1e9))
+        images = Images(client.base_url, client.http, cache, self.settings.max_image_mb * 1_000_000)
+        found: dict[int, dict[str, Array]] = {}
+        deadline = time.monotonic() + BUDGET
+        try:
+            with self._lock:
+                for start in range(0, len(tasks), CHUNK):
+                    if time.monotonic() > deadline:
+                        log.warning("new images left for the next cycle", tasks=len(tasks) - start)
+                        break
+                    chunk = tasks[start : start + CHUNK]
+                    urls = [str(task["data"].get(loaded.schema.image_field) or "") for task in chunk]
+                    fetched = dict(images.fetch_many(urls, CHUNK))
+                    good = {i: data for i, data in fetched.items() if not isinstance(data, ImageUnavailable)}
+                    said = newcomers.predict(loaded.folder, loaded.about, list(good.values()))
+                    for index, probabilities in zip(good, said, strict=True):
+                        if probabilities is not None:
+                            found[chunk[index]["id"]] = probabilities
+        finally:
+            images.close()
+            client.close()
+        return found

@@ -1,0 +1,105 @@
+"""The cycle's first steps: every task's image becomes pixels on disk, and every task gets its fold."""
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import structlog
+from sqlalchemy import select
+
+from backend.learning import folds
+from backend.learning.decode import ImageError, decode
+from backend.registry import Registry, whole
+from backend.settings import Settings
+from tasks.images import Images, ImageUnavailable
+from tasks.labels import settle
+from tasks.schema import Schema
+from tasks.store import Store
+from tasks.tables import Annotation, Task
+
+log = structlog.get_logger()
+
+CHUNK = 64  # tasks between two commits: what a kill loses is fetched again from the cache
+WORKERS = 4  # downloads at a time
+HOLDOUT_SHARE = 0.15  # of the tasks, by group; frozen, never trained on
+
+
+def read_images(
+    store: Store,
+    images: Images,
+    registry: Registry,
+    settings: Settings,
+    project_id: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Fetch and decode what has no pixels of the set size yet.
+
+    A bad image costs its own task: the reason is kept in `task.image_error` and tried again at the next cycle.
+    """
+    size = settings.image_size
+    with store.begin() as session:
+        rows = session.execute(
+            select(Task.id, Task.image, Task.pixels).where(Task.project_id == project_id, Task.deleted_at.is_(None))
+        ).all()
+    missing = [(row.id, row.image) for row in rows if not row.pixels or not registry.pixels(size, row.pixels).exists()]
+    for start in range(0, len(missing), CHUNK):
+        chunk = missing[start : start + CHUNK]
+        outcome = {}
+        for index, data in images.fetch_many([image for _, image in chunk], WORKERS):
+            task_id = chunk[index][0]
+            outcome[task_id] = _to_pixels(data, registry, size, int(settings.max_megapixels * 1e6))
+            if outcome[task_id][1] is not None:
+                log.warning("image cannot be used", project=project_id, task=task_id, reason=outcome[task_id][1])
+        with store.begin() as session:
+            for task in session.scalars(select(Task).where(Task.project_id == project_id, Task.id.in_(list(outcome)))):
+                task.pixels, task.image_error = outcome[task.id]
+        progress(start + len(chunk), len(missing))
+
+
+def _to_pixels(
+    data: bytes | ImageUnavailable, registry: Registry, size: int, pixel_limit: int
+) -> tuple[str | None, str | None]:
+    """(digest, None), or (None, reason)."""
+    if isinstance(data, ImageUnavailable):
+        return None, str(data)
+    digest = hashlib.sha256(data).hexdigest()
+    path = registry.pixels(size, digest)
+    if not path.exists():
+        try:
+            pixels = decode(data, size, pixel_limit)
+        except ImageError as error:
+            return None, str(error)
+        with whole(path) as part, part.open("wb") as file:
+            np.save(file, pixels, allow_pickle=False)
+    return digest, None
+
+
+def assign_folds(store: Store, schema: Schema, settings: Settings, project_id: int) -> None:
+    """Give every readable task that has none a fold, by its group, balanced over the heaviest head's labels."""
+    head = max(schema.heads, key=lambda head: head.weight)
+    with store.begin() as session:
+        tasks = session.scalars(
+            select(Task)
+            .where(Task.project_id == project_id, Task.deleted_at.is_(None), Task.pixels.is_not(None))
+            .order_by(Task.id)
+        ).all()
+        new = [task for task in tasks if task.fold is None]
+        if not new:
+            return
+        said: dict[int, list[Annotation]] = {}
+        for annotation in session.scalars(select(Annotation).where(Annotation.project_id == project_id)):
+            said.setdefault(annotation.task_id, []).append(annotation)
+        for task in new:
+            # Without a group in the data, identical image bytes belong together.
+            task.group = task.group or f"image:{task.pixels}"
+        existing = {str(task.group): task.fold for task in tasks if task.fold is not None}
+        given = folds.assign(
+            groups=[str(task.group) for task in tasks],
+            strata=[settle(said.get(task.id, []), task.current).labels.get(head.name, ()) for task in tasks],
+            existing=existing,
+            k=settings.folds,
+            holdout_share=HOLDOUT_SHARE,
+            seed=settings.seed,
+        )
+        for task, fold in zip(tasks, given, strict=True):
+            task.fold = int(fold)

@@ -1,0 +1,159 @@
+"""Which tasks come next, and what their annotators are shown: a version's scores become the head of the queue."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from backend import embeddings
+from backend.learning.folds import HOLDOUT
+from backend.registry import Registry, load_json
+from backend.scored import Floats, Scored
+from backend.settings import Settings
+from tasks.labels import Settled, settle
+from tasks.present import phrases_of, present
+from tasks.queue import Planned, enter
+from tasks.ranking.hybrid import PRESETS, Selection, Weights, greedy
+from tasks.ranking.interleave import lay_out
+from tasks.schema import Schema, parse_label_config
+from tasks.store import Store
+from tasks.tables import Annotation, Project, Published, Task
+from tasks.why import Reason
+
+BLOCK = 256  # planned tasks whose nearest reviewed task is searched at a time
+
+
+def extend_head(store: Store, registry: Registry, settings: Settings, project_id: int, version: int, count: int) -> int:
+    """Put up to `count` more open tasks at the end of a version's order, in the store; returns how many."""
+    planned = _Planner(store, registry, settings, project_id, version).plan(count)
+    return enter(store, project_id, version, planned)
+
+
+class _Planner:
+    """The state of a project at one moment, beside the scores of one of its versions."""
+
+    def __init__(self, store: Store, registry: Registry, settings: Settings, project_id: int, version: int) -> None:
+        self.settings, self.version = settings, version
+        folder = registry.version(project_id, version)
+        self.scored = Scored.load(folder / "predictions.npz")
+        with store.begin() as session:
+            project = session.get_one(Project, project_id)
+            self.schema: Schema = parse_label_config(project.label_config)
+            query = select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None))
+            self.tasks = {task.id: task for task in session.scalars(query)}
+            self.settled = _settled(session, project_id, self.tasks)
+            ranks = session.scalars(
+                select(Published.task_id).where(Published.project_id == project_id, Published.version == version)
+            ).all()
+            self.published = set(ranks)
+            self.reviewed_control = _reviewed_control(session, project_id)
+        self.known = [int(task) for task in self.scored.ids if int(task) in self.tasks]
+        about = load_json(folder / "backbones.json")
+        self.where = registry.backbones(project_id, about["number"])
+
+    def plan(self, count: int) -> list[Planned]:
+        """Lay out `count` slots: ranked tasks, and among them the control arm and the hold-out."""
+        waiting = [task for task in self.known if not self._done(task) and task not in self.published]
+        pool = np.array([task for task in waiting if self.tasks[task].fold != HOLDOUT], dtype=np.int64)
+        frozen = [task for task in waiting if self.tasks[task].fold == HOLDOUT]
+        rows = np.array([self.scored.row_of[int(task)] for task in pool], dtype=np.intp)
+        selection, weights = self._rank(pool, rows, count)
+        ranked = [int(task) for task in pool[selection.order]]
+        rng = np.random.default_rng([self.settings.seed, self.version, len(self.published)])
+        slots = lay_out(ranked, pool.tolist(), frozen, count, self.reviewed_control, rng)
+        place = {task: index for index, task in enumerate(ranked)}
+        nearest = self._nearest([slot.task for slot in slots])
+        phrases = phrases_of(self.settings.phrases)
+        planned = []
+        for slot in slots:
+            probabilities = self.scored.of(slot.task) or {}
+            index = place.get(slot.task) if slot.kind == "ranked" else None
+            reason: Reason = "random"
+            if index is not None and self.scored.scores is not None:
+                row, diversity = self.scored.row_of[slot.task], float(selection.diversity[index])
+                reason = self.scored.scores.reason(row, weights, diversity).part
+            elif index is not None:
+                reason = "diversity"
+            text, shown = present(
+                self.schema,
+                phrases,
+                probabilities,
+                self.settled[slot.task].current,
+                slot.kind if probabilities else "abstain",
+                reason,
+                nearest.get(slot.task),
+            )
+            score = None if index is None else float(selection.score[index])
+            planned.append(Planned(slot.task, slot.kind, score, text, shown))
+        return planned
+
+    def _done(self, task: int) -> bool:
+        return self.tasks[task].is_labeled
+
+    def _rank(self, pool: NDArray[np.int64], rows: NDArray[np.intp], count: int) -> tuple[Selection, Weights]:
+        """Select the best of the pool; with nothing learnt yet, coverage of what the images look like alone orders."""
+        weights = self._weights(pool)
+        points = self._points(pool.tolist())
+        given = [task for task in self.known if self._done(task) or task in self.published]
+        reference = self._points(given) if given else None
+        if self.scored.scores is None:
+            base: Floats = np.zeros(len(pool), dtype=np.float32)
+            return greedy(base, points, 1.0, count, reference, diversity="coverage"), weights
+        base = self.scored.scores.base(weights)[rows]
+        return greedy(base, points, weights.diversity, count, reference), weights
+
+    def _weights(self, pool: NDArray[np.int64]) -> Weights:
+        if self.settings.preset != "auto":
+            return PRESETS[self.settings.preset]
+        recorded = sum(bool(self.settled[int(task)].current) for task in pool)
+        return PRESETS["find-errors" if 2 * recorded > len(pool) else "document"]
+
+    def _points(self, tasks: Sequence[int]) -> Floats:
+        """Embeddings (n, D) by the first backbone, the one whose distances count."""
+        return embeddings.load(self.where, 0, [str(self.tasks[task].pixels) for task in tasks])
+
+    def _nearest(self, tasks: Sequence[int]) -> dict[int, tuple[int, dict[str, tuple[str, ...]]]]:
+        """For each task the reviewed task most like it, by cosine, with its labels."""
+        reviewed = [task for task in self.known if self.settled[task].adjudicated]
+        if not reviewed or not tasks:
+            return {}
+        points = _unit(self._points(reviewed))
+        found = {}
+        for start in range(0, len(tasks), BLOCK):
+            block = list(tasks[start : start + BLOCK])
+            best = (_unit(self._points(block)) @ points.T).argmax(axis=1)
+            for task, index in zip(block, best, strict=True):
+                found[task] = (reviewed[int(index)], self.settled[reviewed[int(index)]].labels)
+        return found
+
+
+def _unit(points: Floats) -> Floats:
+    unit: Floats = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+def _settled(session: Session, project_id: int, tasks: dict[int, Task]) -> dict[int, Settled]:
+    said: dict[int, list[Annotation]] = {}
+    for annotation in session.scalars(select(Annotation).where(Annotation.project_id == project_id)):
+        said.setdefault(annotation.task_id, []).append(annotation)
+    return {number: settle(said.get(number, []), task.current) for number, task in tasks.items()}
+
+
+def _reviewed_control(session: Session, project_id: int) -> int:
+    """Tasks that a person annotated after they were drawn at random."""
+    query = (
+        select(func.count(Annotation.task_id.distinct()))
+        .join(
+            Published,
+            (Published.project_id == Annotation.project_id) & (Published.prediction_id == Annotation.parent_prediction),
+        )
+        .where(
+            Annotation.project_id == project_id,
+            Annotation.origin == "person",
+            Annotation.deleted_at.is_(None),
+            Published.kind.in_(["control", "blind"]),
+        )
+    )
+    return session.scalar(query) or 0

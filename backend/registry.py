@@ -1,0 +1,74 @@
+"""Models on disk: a folder per version with its weights, schema, calibration, metrics and data fingerprint.
+
+    <state>/projects/<id>/versions/<n>/   snapshot.npz heads.safetensors predictions.npz ranking.npz model.json
+    <state>/projects/<id>/backbones/<n>/  the backbones trained for version n, and the embeddings they gave
+    <state>/pixels/<size>/                images as small arrays, by the sha256 of their file
+
+Every file appears whole or not at all, so that a step killed anywhere can be run again.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Write to the yielded path; on success it takes the name `path` in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write named arrays as .npz (no pickles)."""
+    with whole(path) as part, part.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_arrays(path: Path) -> dict[str, Array]:
+    """Read what save_arrays wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write readable JSON."""
+    with whole(path) as part:
+        part.write_text(json.dumps(value, indent=1))
+
+
+def load_json(path: Path) -> Any:
+    """Read what save_json wrote."""
+    return json.loads(path.read_text())
+
+
+class Registry:
+    """Where things lie under the state folder."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.root = state_dir
+
+    def version(self, project_id: int, number: int) -> Path:
+        """The folder of a model version."""
+        return self.root / "projects" / str(project_id) / "versions" / str(number)
+
+    def backbones(self, project_id: int, number: int) -> Path:
+        """The folder of the backbones that were trained for version `number`."""
+        return self.root / "projects" / str(project_id) / "backbones" / str(number)
+
+    def pixels(self, size: int, digest: str) -> Path:
+        """The .npy file of an image brought to size x size."""
+        return self.root / "pixels" / str(size) / digest[:2] / f"{digest}.npy"

@@ -1,0 +1,63 @@
+"""When a project's next training is due."""
+
+import time
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from backend.settings import Settings
+from tasks.schema import parse_label_config
+from tasks.store import Store
+from tasks.tables import Annotation, Job, Project, Task, Version
+
+LEAST = 50  # annotations, unless the setting says otherwise
+SHARE = 0.005  # of the labels
+REST = 2.0  # times the last training's duration until the next
+AFTER_FAILURE = 600.0  # seconds before a failed training is tried again unasked
+
+
+def pending(session: Session, project_id: int) -> int:
+    """Annotations of people that no version has learnt in their present state."""
+    query = select(func.count()).where(
+        Annotation.project_id == project_id,
+        Annotation.origin == "person",
+        Annotation.trained_in.is_(None),
+        Annotation.deleted_at.is_(None),
+    )
+    return session.scalar(query) or 0
+
+
+def threshold(session: Session, settings: Settings, project_id: int) -> int:
+    """How many of them make a training due."""
+    if settings.retrain_after:
+        return settings.retrain_after
+    last = session.scalars(
+        select(Version.labels).where(Version.project_id == project_id).order_by(Version.number.desc()).limit(1)
+    ).first()
+    return max(LEAST, round(SHARE * (last or 0)))
+
+
+def training_due(store: Store, settings: Settings, project_id: int) -> str | None:
+    """Why a training is due now; None when it is not, or one is queued or has just failed."""
+    with store.begin() as session:
+        project = session.get_one(Project, project_id)
+        jobs = select(Job).where(Job.project_id == project_id, Job.kind == "cycle")
+        if session.scalars(jobs.where(Job.state == "queued")).first() is not None:
+            return None
+        running = session.scalars(jobs.where(Job.state == "running")).first() is not None
+        latest = session.scalars(jobs.order_by(Job.id.desc()).limit(1)).first()
+        failed = latest is not None and latest.state == "failed"
+        if latest is not None and failed and time.time() - (latest.finished_at or 0.0) < AFTER_FAILURE:
+            return None
+        if project.version is None:
+            any_task = select(Task.id).where(Task.project_id == project_id, Task.deleted_at.is_(None)).limit(1)
+            return "the first model" if not running and session.scalars(any_task).first() is not None else None
+        if running:
+            return None
+        version = session.get_one(Version, (project_id, project.version))
+        if parse_label_config(project.label_config).fingerprint() != version.schema:
+            return "the label config has changed"
+        waiting, needed = pending(session, project_id), threshold(session, settings, project_id)
+        if waiting < needed or time.time() - version.created_at < REST * version.seconds:
+            return None
+        return f"{waiting} new or changed annotations, {needed} make a training due"

@@ -1,0 +1,125 @@
+"""Everything an admin can set, read once from the environment (`SECOND_LOOK_*`) or a `.env` file.
+
+Secrets may also lie in files of a folder named by `SECOND_LOOK_SECRETS_DIR`, one file a setting, as container
+platforms mount them.
+"""
+
+import ipaddress
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from backend.learning.config import LearningConfig
+
+
+class Settings(BaseSettings):
+    """Settings of one backend; each field is the variable `SECOND_LOOK_<NAME>`, its description the documentation."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SECOND_LOOK_",
+        env_file=".env",
+        extra="ignore",
+        secrets_dir=os.environ.get("SECOND_LOOK_SECRETS_DIR"),
+    )
+
+    label_studio_url: str = Field("http://localhost:8080", description="Where the backend reaches Label Studio")
+    label_studio_token: SecretStr = Field(
+        SecretStr(""), description="A personal access token of Label Studio (a legacy token works where enabled)"
+    )
+    state_dir: Path = Field(Path("second-look-state"), description="Folder of models, image cache and SQLite files")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state folder")
+    redis_url: str = Field("", description="Redis that wakes the worker; empty: a SQLite file in the state folder")
+
+    host: str = Field("127.0.0.1", description="Address the backend listens on; others than loopback need a password")
+    port: int = Field(9090, ge=1, le=65535, description="Port the backend listens on")
+    public_url: str = Field(
+        "", description="Address at which Label Studio reaches the backend; empty: http://host:port"
+    )
+    username: str = Field("second-look", description="Basic-auth user that Label Studio sends")
+    password: SecretStr = Field(SecretStr(""), description="Basic-auth password that Label Studio sends")
+    web_workers: int = Field(1, ge=1, description="gunicorn processes")
+    web_threads: int = Field(8, ge=1, description="Threads of each gunicorn process")
+    max_body_mb: int = Field(64, ge=1, description="Largest request body in MB; larger ones get 413")
+    log_format: Literal["console", "json"] = Field("console", description="How log lines are written")
+
+    backbone: str = Field("efficientnet_b0", description="Any timm model name")
+    weights: str = Field(
+        "hub", description="hub (timm's ImageNet weights), scratch, or the path of a .safetensors file"
+    )
+    image_size: int = Field(224, ge=32, description="Side in pixels to which images are brought")
+    mode: Literal["frozen", "full"] = Field(
+        "frozen", description="frozen: heads on cached embeddings; full: backbones trained anew each cycle"
+    )
+    folds: int = Field(5, ge=2, le=20, description="Folds of the cross-fit (K)")
+    head_seeds: int = Field(3, ge=1, description="How often the heads of a fold are fitted, on resampled rows")
+    epochs: int = Field(12, ge=1, description="Epochs of a backbone's training")
+    seed: int = Field(0, description="Seed of folds, training and random slots")
+
+    preset: Literal["auto", "document", "find-errors"] = Field(
+        "auto",
+        description="Weights of uncertainty, disagreement and diversity: document 0.5/0.3/0.2, find-errors 0.2/0.7/0.1;"
+        " auto: find-errors where tasks carry current labels",
+    )
+    uncertainty: Literal["entropy", "margin", "least_confident", "variance", "bald"] = Field(
+        "entropy", description="Measure of uncertainty"
+    )
+    disagreement_threshold: float = Field(
+        0.2, gt=0, lt=1, description="Below this probability a label on record counts as wholly disagreed with"
+    )
+    batch_size: int = Field(100, ge=1, description="Tasks of one batch; at least three batches are published")
+    head_hours: float = Field(2.0, ge=0, description="Hours of work to publish, at the annotators' own pace")
+    retrain_after: int = Field(
+        0, ge=0, description="New or changed annotations until a training; 0: the larger of 50 and 0.5 % of the labels"
+    )
+    task_lock_hours: float = Field(
+        24.0, ge=0, description="Label Studio's TASK_LOCK_TTL: older versions are deleted only after it"
+    )
+    poll_seconds: float = Field(30.0, gt=0, description="How often Label Studio is asked for changes unprompted")
+    phrases: str = Field("en", description="Language of the reasons, or the path of a TOML file of phrases")
+
+    image_cache_gb: float = Field(10.0, gt=0, description="Bound of the image cache on disk")
+    max_image_mb: int = Field(50, ge=1, description="Largest image file that is read")
+    max_megapixels: float = Field(100.0, gt=0, description="Largest image that is decoded, in million pixels")
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{(self.state_dir / 'second-look.db').resolve()}"
+
+    @property
+    def url(self) -> str:
+        """Where Label Studio reaches this backend, without a trailing slash."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def learning(self) -> LearningConfig:
+        """What the learning core needs of these settings."""
+        return LearningConfig(
+            backbone=self.backbone,
+            weights=self.weights,
+            image_size=self.image_size,
+            mode=self.mode,
+            folds=self.folds,
+            head_seeds=self.head_seeds,
+            epochs=self.epochs,
+            seed=self.seed,
+        )
+
+    def listens_beyond_loopback(self) -> bool:
+        """Whether other machines can reach the backend (a host name other than localhost counts as yes)."""
+        if self.host == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return True
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

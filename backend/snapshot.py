@@ -1,0 +1,128 @@
+"""What a cycle learns from: the store's tasks and labels at one moment, as arrays that a resumed cycle finds again."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from backend.learning.folds import HOLDOUT
+from backend.registry import Array, load_arrays, save_arrays
+from tasks.codec import to_targets
+from tasks.labels import Settled, settle
+from tasks.schema import Head, Labels, Schema
+from tasks.store import Store
+from tasks.tables import Annotation, Task
+
+MIN_LABELS = 20  # labelled training tasks below which a head is not learnt yet
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """N tasks with readable images, by task number.
+
+    ids: int64 (N,). pixels: (N,) sha256 under which the image's pixels are cached. folds: int8 (N,), -1 hold-out.
+    targets: per head float32 (N, C), labels to learn from (adjudicated over current), NaN rows without one.
+    recorded: the same of the labels on record. adjudicated: per head bool (N,). groups: (N,).
+    annotations, updated: numbers and times of the annotations that this snapshot contains.
+    """
+
+    ids: NDArray[np.int64]
+    pixels: NDArray[np.str_]
+    folds: NDArray[np.int8]
+    groups: NDArray[np.str_]
+    targets: dict[str, NDArray[np.float32]]
+    recorded: dict[str, NDArray[np.float32]]
+    adjudicated: dict[str, NDArray[np.bool_]]
+    annotations: NDArray[np.int64]
+    updated: NDArray[np.str_]
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """bool (N,): tasks outside the hold-out that carry a label of any head."""
+        has: NDArray[np.bool_] = np.zeros(len(self.ids), dtype=bool)
+        for target in self.targets.values():
+            has |= ~np.isnan(target).any(axis=1)
+        has &= self.folds != HOLDOUT
+        return has
+
+    def learnable(self, heads: tuple[Head, ...]) -> tuple[Head, ...]:
+        """The heads with enough labels to learn: MIN_LABELS of them, and more than one answer among them."""
+        return tuple(head for head in heads if _learnable(self.targets[head.name][self.folds != HOLDOUT]))
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) over what is learnt from: images, folds and labels."""
+        digest = hashlib.sha256(self.ids.tobytes() + self.pixels.tobytes() + self.folds.tobytes())
+        for head in sorted(self.targets):
+            digest.update(head.encode() + self.targets[head].tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write it as one file."""
+        flat = {name: getattr(self, name) for name in ("ids", "pixels", "folds", "groups", "annotations", "updated")}
+        for part in ("targets", "recorded", "adjudicated"):
+            flat |= {f"{part}:{head}": array for head, array in getattr(self, part).items()}
+        save_arrays(path, flat)
+
+    @classmethod
+    def load(cls, path: Path) -> "Snapshot":
+        """Read what save wrote."""
+        parts: dict[str, dict[str, Array]] = {"targets": {}, "recorded": {}, "adjudicated": {}}
+        plain: dict[str, Any] = {}
+        for name, array in load_arrays(path).items():
+            part, _, head = name.partition(":")
+            if head:
+                parts[part][head] = array
+            else:
+                plain[name] = array
+        return cls(**plain, **cast(Any, parts))
+
+
+def _learnable(target: NDArray[np.float32]) -> bool:
+    given = target[~np.isnan(target).any(axis=1)]
+    return len(given) >= MIN_LABELS and len(np.unique(given, axis=0)) > 1
+
+
+def take(store: Store, schema: Schema, project_id: int) -> Snapshot:
+    """Read the project's tasks and settle their labels."""
+    with store.begin() as session:
+        tasks = session.scalars(
+            select(Task)
+            .where(
+                Task.project_id == project_id,
+                Task.deleted_at.is_(None),
+                Task.pixels.is_not(None),
+                Task.fold.is_not(None),
+            )
+            .order_by(Task.id)
+        ).all()
+        annotations = session.scalars(select(Annotation).where(Annotation.project_id == project_id)).all()
+    said: dict[int, list[Annotation]] = {}
+    for annotation in annotations:
+        said.setdefault(annotation.task_id, []).append(annotation)
+    settled = [settle(said.get(task.id, []), task.current) for task in tasks]
+    return Snapshot(
+        ids=np.array([task.id for task in tasks], dtype=np.int64),
+        pixels=np.array([task.pixels for task in tasks], dtype=np.str_),
+        folds=np.array([task.fold for task in tasks], dtype=np.int8),
+        groups=np.array([task.group for task in tasks], dtype=np.str_),
+        targets=to_targets(schema.heads, [_known(row.labels, schema) for row in settled]),
+        recorded=to_targets(schema.heads, [_known(row.current, schema) for row in settled]),
+        adjudicated=_adjudicated(schema.heads, settled),
+        annotations=np.array([row.id for row in annotations], dtype=np.int64),
+        updated=np.array([row.updated_at for row in annotations], dtype=np.str_),
+    )
+
+
+def _known(labels: Mapping[str, tuple[str, ...]], schema: Schema) -> Labels:
+    """Only what the present label config knows: older annotations may name heads or classes that are gone."""
+    classes = {head.name: set(head.classes) for head in schema.heads}
+    return {head: tuple(names) for head, names in labels.items() if head in classes and set(names) <= classes[head]}
+
+
+def _adjudicated(heads: tuple[Head, ...], settled: list[Settled]) -> dict[str, NDArray[np.bool_]]:
+    return {head.name: np.array([head.name in row.adjudicated for row in settled], dtype=bool) for head in heads}

@@ -1,0 +1,114 @@
+"""What runs, what it knows and what comes next: the facts behind `second-look status` and /metrics."""
+
+import time
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from backend import jobs, schedule
+from backend.settings import Settings
+from tasks import queue
+from tasks.store import Store
+from tasks.tables import Annotation, Entry, Job, Project, Published, Task, Version
+
+FAILED_SHOWN = 20  # unusable images named in full
+
+
+def overview(store: Store, settings: Settings) -> dict[str, Any]:
+    """Everything about this backend: its workers and its projects."""
+    with store.begin() as session:
+        projects = session.scalars(select(Project.id).order_by(Project.id)).all()
+    return {
+        "label_studio": settings.label_studio_url,
+        "workers": jobs.workers(store),
+        "projects": [of_project(store, settings, project_id) for project_id in projects],
+    }
+
+
+def of_project(store: Store, settings: Settings, project_id: int) -> dict[str, Any]:
+    """One project: tasks, annotations, model, queue, the next training and a running one. Raises NoResultFound."""
+    waiting = len(queue.open_head(store, project_id))
+    with store.begin() as session:
+        project = session.get_one(Project, project_id)
+        tasks = _count(session, Task, project_id, Task.deleted_at.is_(None))
+        pending, needed = schedule.pending(session, project_id), schedule.threshold(session, settings, project_id)
+        return {
+            "project": project_id,
+            "title": project.title,
+            "seconds_since_sync": None if project.synced_at is None else round(time.time() - project.synced_at, 1),
+            "alarms": list(project.alarms),
+            "tasks": tasks,
+            "tasks_open": _count(session, Task, project_id, Task.deleted_at.is_(None), Task.is_labeled.is_(False)),
+            "images_failed": _failed_images(session, project_id),
+            "tasks_with_problems": _problems(session, project_id),
+            "annotations": _count(
+                session, Annotation, project_id, Annotation.deleted_at.is_(None), Annotation.origin == "person"
+            ),
+            "ledger_entries": _count(session, Entry, project_id),
+            "model": _model(session, project),
+            "queue": {
+                "published": None if project.published is None else queue.queue_name(project.published),
+                "size": _count(session, Published, project_id, Published.version == (project.published or 0)),
+                "open": waiting,
+            },
+            "training": {
+                "new_annotations": pending,
+                "needed": needed,
+                "labels_until_next": max(needed - pending, 0),
+                "job": _job(session, project_id),
+            },
+        }
+
+
+def _count(session: Session, table: type[Any], project_id: int, *conditions: Any) -> int:
+    query = select(func.count()).select_from(table).where(table.project_id == project_id, *conditions)
+    return session.scalar(query) or 0
+
+
+def _failed_images(session: Session, project_id: int) -> dict[str, Any]:
+    conditions = (Task.project_id == project_id, Task.deleted_at.is_(None), Task.image_error.is_not(None))
+    rows = session.execute(select(Task.id, Task.image_error).where(*conditions).order_by(Task.id).limit(FAILED_SHOWN))
+    return {
+        "count": session.scalar(select(func.count()).select_from(Task).where(*conditions)) or 0,
+        "tasks": [{"task": row.id, "reason": row.image_error} for row in rows],
+    }
+
+
+def _problems(session: Session, project_id: int) -> list[dict[str, Any]]:
+    rows = session.execute(select(Task.id, Task.problems).where(Task.project_id == project_id))
+    return [{"task": row.id, "problems": row.problems} for row in rows if row.problems][:FAILED_SHOWN]
+
+
+def _model(session: Session, project: Project) -> dict[str, Any] | None:
+    if project.version is None:
+        return None
+    version = session.get_one(Version, (project.id, project.version))
+    return {
+        "version": version.number,
+        "labels": version.labels,
+        "seconds": round(version.seconds, 1),
+        "holdout": version.metrics,
+    }
+
+
+def _job(session: Session, project_id: int) -> dict[str, Any] | None:
+    job = session.scalars(
+        select(Job)
+        .where(Job.project_id == project_id)
+        .order_by((Job.state == "running").desc(), Job.id.desc())
+        .limit(1)
+    ).first()
+    if job is None:
+        return None
+    return {
+        "id": job.id,
+        "state": job.state,
+        "reason": job.reason,
+        "step": job.step,
+        "done": job.done,
+        "total": job.total,
+        "version": job.version,
+        "attempts": job.attempts,
+        "error": job.error,
+    }

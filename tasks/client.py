@@ -1,0 +1,189 @@
+"""The calls of Label Studio's API that Second Look makes, with a token that refreshes itself.
+
+What each call really does is measured in Label Studio 1.23.2; several are not what their documentation says.
+"""
+
+import json
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import httpx
+import stamina
+
+PAGE = 200  # tasks a request: a page with annotations and predictions stays a few MB
+
+
+class LabelStudioError(RuntimeError):
+    """Label Studio refused a call; the message names the call and what it answered."""
+
+
+class TokenAuth(httpx.Auth):
+    """A personal access token is exchanged for access tokens of five minutes; a legacy token is sent as it is.
+
+    The access token is renewed when a call comes back 401, so that no clock has to agree with the server's.
+    """
+
+    requires_response_body = True
+
+    def __init__(self, base_url: str, token: str) -> None:
+        self._refresh_url = f"{base_url.rstrip('/')}/api/token/refresh/"
+        self._token = token
+        self._personal = token.count(".") == 2  # a JWT; legacy tokens are forty hex digits
+        self._access = ""
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if not self._personal:
+            request.headers["Authorization"] = f"Token {self._token}"
+            yield request
+            return
+        if self._access:
+            request.headers["Authorization"] = f"Bearer {self._access}"
+            response = yield request
+            if response.status_code != 401:
+                return
+        renewal = yield httpx.Request("POST", self._refresh_url, json={"refresh": self._token})
+        if renewal.status_code != 200:
+            raise LabelStudioError(
+                "Label Studio does not accept the token (SECOND_LOOK_LABEL_STUDIO_TOKEN):"
+                f" {renewal.status_code} {renewal.text[:200]}. Create a new personal access token there."
+            )
+        self._access = renewal.json()["access"]
+        request.headers["Authorization"] = f"Bearer {self._access}"
+        yield request
+
+
+def _worth_retrying(error: Exception) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in (502, 503, 504)
+    return isinstance(error, httpx.TransportError)
+
+
+class Client:
+    """One Label Studio. Reads are retried; writes are not, since a repeated import would append twice."""
+
+    def __init__(self, base_url: str, token: str, timeout: float = 120.0) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.http = httpx.Client(
+            base_url=self.base_url, auth=TokenAuth(self.base_url, token), timeout=timeout, follow_redirects=False
+        )
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.http.close()
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        response = self.http.request(method, path, **arguments)
+        if response.status_code in (502, 503, 504):
+            response.raise_for_status()
+        if response.is_error:
+            raise LabelStudioError(f"{method} {path}: {response.status_code} {response.text[:500]}")
+        return response.json() if response.content else None
+
+    @stamina.retry(on=_worth_retrying, attempts=5, timeout=60)
+    def _read(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
+        return self._call("GET", path, params=params)
+
+    # projects
+
+    def project(self, project_id: int) -> dict[str, Any]:
+        """The project's settings and counts."""
+        answer: dict[str, Any] = self._read(f"/api/projects/{project_id}/")
+        return answer
+
+    def update_project(self, project_id: int, **fields: Any) -> dict[str, Any]:
+        """Change fields of the project. `model_version` must name predictions that exist, or be empty."""
+        answer: dict[str, Any] = self._call("PATCH", f"/api/projects/{project_id}/", json=fields)
+        return answer
+
+    def members(self) -> int:
+        """How many people the organization has: each may hold the lock of one task."""
+        organizations = self._read("/api/organizations/")
+        return sum(
+            int(self._read(f"/api/organizations/{row['id']}/memberships", {"page_size": 1}).get("count", 1))
+            for row in organizations
+        )
+
+    # tasks and annotations
+
+    def tasks(self, project_id: int, since: str | None = None) -> Iterator[list[dict[str, Any]]]:
+        """Pages of tasks with their annotations and predictions, oldest change first.
+
+        since: only tasks whose `updated_at` is not before this time (ISO 8601). Every change of an annotation
+        moves it: submits, updates, single and bulk deletions, annotations made from predictions.
+        """
+        query: dict[str, Any] = {"ordering": ["tasks:id"]}
+        if since is not None:
+            items = [{"filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime", "value": since}]
+            query["filters"] = {"conjunction": "and", "items": items}
+        yield from self._task_pages(project_id, query)
+
+    def tasks_by_id(self, project_id: int, ids: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+        """Pages of just these tasks, with their annotations, predictions and drafts."""
+        for start in range(0, len(ids), PAGE):
+            chosen = [int(task) for task in ids[start : start + PAGE]]
+            yield from self._task_pages(project_id, {"selectedItems": {"all": False, "included": chosen}})
+
+    def _task_pages(self, project_id: int, query: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+        page, seen = 1, 0
+        while True:
+            answer = self._read(
+                "/api/tasks",
+                {
+                    "project": project_id,
+                    "fields": "all",
+                    "resolve_uri": "false",
+                    "page": page,
+                    "page_size": PAGE,
+                    "query": json.dumps(query),
+                },
+            )
+            yield answer["tasks"]
+            seen += len(answer["tasks"])
+            if not answer["tasks"] or seen >= answer["total"]:
+                return
+            page += 1
+
+    # predictions
+
+    def import_predictions(self, project_id: int, predictions: Iterable[Mapping[str, Any]]) -> int:
+        """Append predictions in one request (ten cost ten times one); returns how many were created."""
+        body = list(predictions)
+        answer = self._call("POST", f"/api/projects/{project_id}/import/predictions", json=body)
+        return int(answer["created"])
+
+    def delete_version(self, project_id: int, model_version: str) -> None:
+        """Delete every prediction of that version. A submit that names one of them then fails."""
+        self._call("DELETE", f"/api/projects/{project_id}/model-versions/", json={"model_version": model_version})
+
+    def model_versions(self, project_id: int) -> dict[str, int]:
+        """How many predictions each version has."""
+        answer: dict[str, int] = self._read(f"/api/projects/{project_id}/model-versions/")
+        return answer
+
+    # connections
+
+    def ml_backends(self, project_id: int) -> list[dict[str, Any]]:
+        """The project's ML backends (asking makes Label Studio call their /health and /setup)."""
+        answer: list[dict[str, Any]] = self._read("/api/ml", {"project": project_id})
+        return answer
+
+    def add_ml_backend(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Connect an ML backend; Label Studio calls its /health and /setup before it answers."""
+        answer: dict[str, Any] = self._call("POST", "/api/ml", json=dict(body))
+        return answer
+
+    def update_ml_backend(self, backend_id: int, body: Mapping[str, Any]) -> None:
+        """Change an ML backend; `url` and `project` must be repeated. The path takes no trailing slash."""
+        self._call("PATCH", f"/api/ml/{backend_id}", json=dict(body))
+
+    def webhooks(self, project_id: int) -> list[dict[str, Any]]:
+        """The project's webhooks."""
+        answer: list[dict[str, Any]] = self._read("/api/webhooks/", {"project": project_id})
+        return answer
+
+    def save_webhook(self, body: Mapping[str, Any], webhook_id: int | None = None) -> None:
+        """Create the webhook, or change it where it exists."""
+        if webhook_id is None:
+            self._call("POST", "/api/webhooks/", json=dict(body))
+        else:
+            self._call("PATCH", f"/api/webhooks/{webhook_id}/", json=dict(body))

@@ -1,0 +1,42 @@
+"""Which label of a task holds: what people adjudicated over what was on record, control by control."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tasks.schema import Labels
+from tasks.tables import Annotation
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The labels to train on, the labels on record to be checked, and which heads people decided."""
+
+    labels: Labels = field(default_factory=dict)
+    current: Labels = field(default_factory=dict)
+    adjudicated: frozenset[str] = frozenset()
+    flagged: bool = False
+
+
+def settle(annotations: Iterable[Annotation], current: Labels) -> Settled:
+    """Settle one task.
+
+    Each annotator's latest word counts once; for each head the majority of the annotators holds, and of equally
+    common answers the latest. Imported annotations replace `current`. Deleted, skipped, empty and machine-made
+    ones say nothing. A task that somebody flagged for an expert trains nothing until it is settled.
+    """
+    present = sorted((row for row in annotations if row.deleted_at is None), key=lambda row: row.updated_at)
+    record = {head: tuple(names) for head, names in current.items()}
+    for row in present:
+        if row.origin == "imported":
+            record |= {head: tuple(names) for head, names in row.labels.items()}
+    latest = {row.completed_by: row for row in present if row.origin == "person"}
+    people = sorted(latest.values(), key=lambda row: row.updated_at)
+    if any(row.flagged for row in people):
+        return Settled({}, record, frozenset(), flagged=True)
+    decided: Labels = {}
+    for head in {head for row in people for head in row.labels}:
+        answers = [tuple(row.labels[head]) for row in people if head in row.labels]
+        votes = Counter(answers)
+        decided[head] = max(answers, key=lambda answer: (votes[answer], len(answers) - answers[::-1].index(answer)))
+    return Settled(record | decided, record, frozenset(decided))

@@ -1,0 +1,285 @@
+"""Publishing an order to Label Studio: predictions whose score is the place in the queue, then the flip to them.
+
+Every function can be killed anywhere and run again: what is to be published is in the store before it is sent, and
+what Label Studio already has is asked for before anything is sent twice.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import structlog
+from label_studio_sdk.label_interface import LabelInterface
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from tasks import ledger
+from tasks.client import Client, LabelStudioError
+from tasks.project import SAMPLING
+from tasks.ranking.interleave import Kind, queue_key
+from tasks.store import Store
+from tasks.tables import Annotation, Project, Published, Task, Version
+
+log = structlog.get_logger()
+
+DAY = 24 * 3600.0  # seconds
+
+
+def queue_name(version: int) -> str:
+    """`model_version` of the published predictions; quick view shows their score as a percentage, hence the words."""
+    return f"v{version}-queue-order"
+
+
+def live_name(version: int | None) -> str:
+    """`model_version` of live answers, never a published one: they would jump the queue."""
+    return f"v{version or 0}-live"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A task to publish: what its annotator is shown, and the hybrid score (None where it was drawn at random)."""
+
+    task: int
+    kind: Kind
+    score: float | None
+    why: str
+    shown: list[dict[str, Any]]
+
+
+def enter(store: Store, project_id: int, version: int, planned: Sequence[Planned]) -> int:
+    """Put tasks at the end of a version's order, in the store; returns how many were new to it."""
+    with store.begin() as session:
+        rows = select(Published).where(Published.project_id == project_id, Published.version == version)
+        known = {row.task_id: row.rank for row in session.scalars(rows)}
+        rank = max(known.values(), default=-1) + 1
+        new = [item for item in planned if item.task not in known]
+        for offset, item in enumerate(new):
+            session.add(
+                Published(
+                    project_id=project_id,
+                    version=version,
+                    task_id=item.task,
+                    rank=rank + offset,
+                    kind=item.kind,
+                    score=item.score,
+                    why=item.why,
+                    shown=item.shown,
+                    at=time.time(),
+                )
+            )
+    return len(new)
+
+
+def push(store: Store, client: Client, project_id: int, version: int) -> int:
+    """Import what Label Studio does not have yet of a version, in one request; returns how many were imported.
+
+    Raises LabelStudioError when fewer were created than were sent: the order would have holes.
+    """
+    _record_ids(store, client, project_id, version)
+    with store.begin() as session:
+        unsent = _unsent(session, project_id, version)
+        if not unsent:
+            return 0
+        project = session.get_one(Project, project_id)
+        interface = LabelInterface(project.label_config)
+        body = []
+        for row in unsent:
+            prediction = {
+                "task": row.task_id,
+                "result": row.shown,
+                "score": queue_key(row.rank),
+                "model_version": queue_name(version),
+            }
+            # Label Studio's fast import skips its validation, and its slow one drops invalid items with a 201.
+            if errors := interface.validate_prediction(prediction, return_errors=True):
+                raise LabelStudioError(f"task {row.task_id}: Label Studio would drop the prediction: {errors}")
+            body.append(prediction)
+    created = client.import_predictions(project_id, body)
+    if created != len(body):
+        raise LabelStudioError(f"{queue_name(version)}: {len(body)} predictions were sent, {created} were created")
+    _record_ids(store, client, project_id, version)
+    return len(body)
+
+
+def _unsent(session: Session, project_id: int, version: int) -> Sequence[Published]:
+    query = (
+        select(Published)
+        .join(Task, (Task.project_id == Published.project_id) & (Task.id == Published.task_id))
+        .where(
+            Published.project_id == project_id,
+            Published.version == version,
+            Published.prediction_id.is_(None),
+            Task.deleted_at.is_(None),
+        )
+        .order_by(Published.rank)
+    )
+    return session.scalars(query).all()
+
+
+def _record_ids(store: Store, client: Client, project_id: int, version: int) -> None:
+    """Keep the numbers Label Studio gave to a version's predictions: annotations name them as their parent."""
+    with store.begin() as session:
+        ids = [row.task_id for row in _unsent(session, project_id, version)]
+    name = queue_name(version)
+    for page in client.tasks_by_id(project_id, ids):
+        numbers = {
+            task["id"]: prediction["id"]
+            for task in page
+            for prediction in task["predictions"]
+            if prediction["model_version"] == name
+        }
+        with store.begin() as session:
+            for row in _unsent(session, project_id, version):
+                row.prediction_id = numbers.get(row.task_id, row.prediction_id)
+
+
+def flip(store: Store, client: Client, project_id: int, version: int) -> None:
+    """Let a pushed version order the queue: one atomic change of the project's model version."""
+    client.update_project(project_id, model_version=queue_name(version), sampling=SAMPLING)
+    with store.begin() as session:
+        project = session.get_one(Project, project_id)
+        if project.published == version:
+            return
+        project.published = version
+        session.get_one(Version, (project_id, version)).published_at = time.time()
+        size = session.scalar(
+            select(func.count()).where(Published.project_id == project_id, Published.version == version)
+        )
+        ledger.append(session, project_id, "published", {"version": version, "tasks": size})
+    log.info("published", project=project_id, version=version, tasks=size)
+
+
+def guard(store: Store, client: Client, project_id: int) -> list[str]:
+    """Repair what makes the queue silently random: sampling or model version changed; returns what was repaired."""
+    with store.begin() as session:
+        version = session.get_one(Project, project_id).published
+    if version is None:
+        return []
+    remote = client.project(project_id)
+    wanted = {"sampling": SAMPLING, "model_version": queue_name(version)}
+    changed = {name: value for name, value in wanted.items() if remote[name] != value}
+    if changed:
+        client.update_project(project_id, **changed)
+        log.warning("queue settings were changed in Label Studio and are repaired", project=project_id, **changed)
+    return [f"{name} was {remote[name]!r}, set back to {value!r}" for name, value in changed.items()]
+
+
+def open_head(store: Store, project_id: int) -> list[int]:
+    """The tasks of the published order that still wait for an annotation, first first."""
+    with store.begin() as session:
+        query = (
+            select(Published.task_id)
+            .join(Project, Project.id == Published.project_id)
+            .join(Task, (Task.project_id == Published.project_id) & (Task.id == Published.task_id))
+            .where(
+                Published.project_id == project_id,
+                Published.version == Project.published,
+                Task.deleted_at.is_(None),
+                Task.is_labeled.is_(False),
+            )
+            .order_by(Published.rank)
+        )
+        return list(session.scalars(query))
+
+
+def head_size(store: Store, project_id: int, batch: int, hours: float) -> int:
+    """How many tasks to publish: three batches, or `hours` of work at the annotators' pace, whichever is more.
+
+    The pace is that of the last day: over its annotators, one task per median lead time.
+    """
+    with store.begin() as session:
+        rows = session.execute(
+            select(Annotation.completed_by, Annotation.lead_time).where(
+                Annotation.project_id == project_id,
+                Annotation.origin == "person",
+                Annotation.lead_time.is_not(None),
+                Annotation.created_at >= _iso(time.time() - DAY),
+            )
+        ).all()
+    times: dict[int | None, list[float]] = {}
+    for row in rows:
+        times.setdefault(row.completed_by, []).append(max(row.lead_time, 1.0))
+    pace = sum(3600.0 / median(seconds) for seconds in times.values())  # tasks an hour
+    return max(3 * batch, round(pace * hours))
+
+
+def annotators(store: Store, project_id: int) -> int:
+    """How many people annotated within the last day; at least one."""
+    with store.begin() as session:
+        query = select(func.count(Annotation.completed_by.distinct())).where(
+            Annotation.project_id == project_id,
+            Annotation.origin.in_(["person", "skipped"]),
+            Annotation.created_at >= _iso(time.time() - DAY),
+        )
+        return max(session.scalar(query) or 0, 1)
+
+
+def wants_refill(store: Store, client: Client, project_id: int) -> bool:
+    """Whether fewer than three unlocked open tasks of the head are left for each annotator.
+
+    No call tells who holds a lock, but nobody holds more than one task of the stream: every member may hold one.
+    """
+    active, waiting = annotators(store, project_id), len(open_head(store, project_id))
+    if waiting >= 3 * active + max(active, client.members()):
+        return False
+    with store.begin() as session:
+        unpublished = (
+            select(func.count())
+            .select_from(Task)
+            .where(
+                Task.project_id == project_id,
+                Task.deleted_at.is_(None),
+                Task.is_labeled.is_(False),
+                Task.pixels.is_not(None),
+                Task.id.not_in(
+                    select(Published.task_id)
+                    .join(Project, Project.id == Published.project_id)
+                    .where(Published.project_id == project_id, Published.version == Project.published)
+                ),
+            )
+        )
+        return bool(session.scalar(unpublished))
+
+
+def sweep(store: Store, client: Client, project_id: int, lock_hours: float) -> list[int]:
+    """Delete the predictions of versions that nobody can still submit: returns their numbers.
+
+    A submit names the prediction it began from and fails when that is gone, so a version stays until it was
+    replaced longer ago than the task lock lasts and no draft is open on its tasks.
+    """
+    with store.begin() as session:
+        versions = session.scalars(
+            select(Version)
+            .where(Version.project_id == project_id, Version.published_at.is_not(None), Version.deleted_at.is_(None))
+            .order_by(Version.number)
+        ).all()
+        published = session.get_one(Project, project_id).published
+    deleted = []
+    for version, successor in zip(versions, versions[1:], strict=False):
+        assert successor.published_at is not None  # by the query
+        if version.number == published or time.time() - successor.published_at < lock_hours * 3600:
+            continue
+        with store.begin() as session:
+            ids = session.scalars(
+                select(Published.task_id)
+                .join(Task, (Task.project_id == Published.project_id) & (Task.id == Published.task_id))
+                .where(
+                    Published.project_id == project_id,
+                    Published.version == version.number,
+                    Task.deleted_at.is_(None),
+                )
+            ).all()
+        if any(task.get("draft_exists") for page in client.tasks_by_id(project_id, ids) for task in page):
+            continue
+        client.delete_version(project_id, queue_name(version.number))
+        with store.begin() as session:
+            session.get_one(Version, (project_id, version.number)).deleted_at = time.time()
+        deleted.append(version.number)
+        log.info("deleted old predictions", project=project_id, version=version.number)
+    return deleted
+
+
+def _iso(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
