@@ -73,11 +73,7 @@ class ImageCache:
     def _make_room(self, size: int) -> None:
         with self._lock:
             self._unseen += size
-            if (
-                self._total is None
-                or self._unseen > self.max_bytes // 16
-                or self._total + size > self.max_bytes
-            ):
+            if self._total is None or self._unseen > self.max_bytes // 16 or self._total + size > self.max_bytes:
                 self._total = self._evict(self.max_bytes - size)
                 self._unseen = size
             self._total += size

@@ -26,14 +26,7 @@ SECONDS_PER_IMAGE = 120.0
 
 
 class ImageUnavailable(ValueError):
-    """This image cannot be had; the message says why, names its address and holds no secret.
-
-    temporary: the connection or the server failed, so that a later attempt may succeed.
-    """
-
-    def __init__(self, message: str, temporary: bool = False) -> None:
-        super().__init__(message)
-        self.temporary = temporary
+    """This image cannot be had; the message says why, names its address and holds no secret."""
 
 
 class _TryAgain(Exception):
@@ -172,7 +165,7 @@ class Images:
                 with attempt:
                     return self._follow(address)
         except _TryAgain as error:
-            raise ImageUnavailable(f"{shown}: {error}", temporary=True) from error
+            raise ImageUnavailable(f"{shown}: {error}") from error
         raise AssertionError("stamina ends with a result or an exception")
 
     def _follow(self, address: httpx.URL) -> bytes:

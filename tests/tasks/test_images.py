@@ -112,10 +112,9 @@ def opened(base_url: str, cache: ImageCache) -> Generator[Images, None, None]:
         fetcher.close()
 
 
-def reason(images: Images, url: str, temporary: bool = False) -> str:
+def reason(images: Images, url: str) -> str:
     with pytest.raises(ImageUnavailable) as caught:
         images.fetch(url)
-    assert caught.value.temporary is temporary
     return str(caught.value)
 
 
@@ -311,7 +310,7 @@ def test_truncated_download_is_tried_again_and_then_a_reason(
     images: Images, label_studio: Server, cache: ImageCache
 ) -> None:
     label_studio.answers["/a.png"] = answer(Content_Length=str(len(PNG) + 7))
-    assert "connection failed" in reason(images, "/a.png", temporary=True)
+    assert "connection failed" in reason(images, "/a.png")
     assert len(label_studio.seen) == 3
     assert cache.get(f"{label_studio.url}/a.png") is None
 
@@ -321,7 +320,7 @@ def test_unavailable_server_is_tried_again(images: Images, label_studio: Server)
     label_studio.answers["/a.png"] = lambda handler: next(answers)(handler)
     assert images.fetch("/a.png") == PNG
     label_studio.answers["/b.png"] = answer(500, b"secret trace", "text/plain")
-    assert "500" in reason(images, "/b.png", temporary=True)
+    assert "500" in reason(images, "/b.png")
     assert label_studio.count() == {"/a.png": 3, "/b.png": 3}
 
 
@@ -329,7 +328,7 @@ def test_refused_connection(images: Images) -> None:
     server, http = started()
     http.shutdown()
     http.server_close()
-    message = reason(images, f"{server.url}/a.png?token=secret", temporary=True)
+    message = reason(images, f"{server.url}/a.png?token=secret")
     assert "connection failed" in message
     assert "secret" not in message
 

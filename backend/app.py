@@ -1,0 +1,111 @@
+"""The HTTP contract with Label Studio: /health /setup /predict /webhook /versions, and /metrics for the operator.
+
+A web worker reads the store and rings the bell; it learns nothing, waits for nothing and keeps no model, so a
+new version reaches all of them with the next request.
+"""
+
+from typing import Any
+
+from flask import Flask, Response, request
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from werkzeug.exceptions import NotFound
+
+from backend import jobs
+from backend.live import Live
+from backend.middleware import explain_errors, guard, observe
+from backend.payloads import is_task, read_action, read_body, read_predict, read_project, read_setup
+from backend.settings import Settings
+from backend.telemetry import Telemetry
+from tasks.queue import live_name
+from tasks.schema import parse_label_config
+from tasks.store import Store
+from tasks.tables import Project, Version
+
+HINTS = frozenset(
+    {
+        "TASKS_CREATED",
+        "TASKS_DELETED",
+        "ANNOTATION_CREATED",
+        "ANNOTATIONS_CREATED",
+        "ANNOTATION_UPDATED",
+        "ANNOTATIONS_DELETED",
+        "PROJECT_UPDATED",
+    }
+)
+
+
+def create_app(settings: Settings) -> Flask:
+    """The WSGI application over the store and the bell that `settings` name; its threads share both."""
+    app = Flask("second_look", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 2**20
+    store = Store.open(settings.database)
+    bell = jobs.Bell(settings)
+    live = Live(store, settings)
+    telemetry = Telemetry(settings, store)
+    observe(app, telemetry)
+    guard(app, settings)
+    explain_errors(app, settings)
+
+    def registered(project_id: int) -> Project:
+        project = store.project(project_id)
+        if project is None:
+            raise NotFound(
+                f"project {project_id} is not known here: connect this backend to it in Label Studio "
+                "(Settings, Model), which sends /setup"
+            )
+        return project
+
+    @app.get("/health")
+    def health() -> dict[str, Any]:
+        return {"status": "UP", "model_class": "SecondLook"}
+
+    @app.post("/setup")
+    def setup() -> dict[str, Any]:
+        asked = read_setup(_body())
+        parse_label_config(asked.label_config)
+        try:
+            project = store.register_project(asked.project_id, asked.label_config, extra_params=asked.extra_params)
+        except IntegrityError:  # registered by another thread or process since we looked
+            project = store.register_project(asked.project_id, asked.label_config, extra_params=asked.extra_params)
+        return {"model_version": live_name(project.version)}
+
+    @app.post("/predict")
+    def predict() -> dict[str, Any]:
+        asked = read_predict(_body())
+        project = registered(asked.project_id)
+        answers = iter(live.predict(project.id, [task for task in asked.tasks if is_task(task)]))
+        abstained = {"result": [], "score": 0.0, "model_version": live_name(project.version)}
+        return {"results": [next(answers) if is_task(task) else abstained for task in asked.tasks]}
+
+    @app.post("/webhook")
+    def webhook() -> dict[str, Any]:
+        body = _body()
+        action = read_action(body)
+        if action not in HINTS and action != "START_TRAINING":
+            return {"status": "ignored"}
+        project = registered(read_project(body))
+        if action == "START_TRAINING":
+            job = jobs.request(store, project.id, "cycle", "asked for in Label Studio")
+            bell.ring(project.id)
+            return {"status": "queued", "job": job}
+        bell.ring(project.id)
+        return {"status": "noted"}
+
+    @app.get("/versions")
+    def versions() -> dict[str, Any]:
+        with store.begin() as session:
+            numbers = session.scalars(select(Version.number).distinct().order_by(Version.number)).all()
+        return {"versions": [live_name(number) for number in numbers]}
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(telemetry.exposition(), content_type=telemetry.content_type)
+
+    return app
+
+
+def _body() -> dict[str, Any]:
+    raw = request.get_data(cache=False)
+    request.stream.read(1)  # Werkzeug cuts a body of unannounced length at the limit; the next read says so
+    return read_body(raw)
