@@ -1,7 +1,5 @@
 """Label Studio JSON <-> labels and arrays: results of annotations and predictions, and labels in task data."""
 
-import math
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.schema import Head, Labels, Role, Schema
+from tasks.answers import as_text, brief, class_of, in_class_order, read_answer, read_confidence, strings
+from tasks.schema import Head, Labels, Schema
 
 Result = dict[str, Any]
 """One entry of a Label Studio `result` list."""
-
-# Quotes odd values in problems; bounded, however long or deep they are.
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
 
 
 @dataclass(frozen=True)
@@ -49,22 +44,22 @@ def decode_result(schema: Schema, result: object) -> Decoded:
     heads = {head.name: head for head in schema.heads}
     roles = {role.name: role for role in schema.roles.values()}
     if not isinstance(result, list):
-        problems.append(f"The result is not a list but {_brief(result)}.")
+        problems.append(f"The result is not a list but {brief(result)}.")
         result = []
     for item in result:
         if not isinstance(item, dict):
-            problems.append(f"A result is not an object but {_brief(item)}.")
+            problems.append(f"A result is not an object but {brief(item)}.")
             continue
         name = item.get("from_name")
         if not isinstance(name, str):
             if item.get("type") != "relation":
-                problems.append(f"A result names no control (from_name is {_brief(name)}).")
+                problems.append(f"A result names no control (from_name is {brief(name)}).")
             continue
         if name in roles:
             role_values[roles[name].role] = item.get("value")
             answered |= roles[name].role != "why"
         elif name in heads:
-            found, problem = _read_answer(heads[name], item.get("value"))
+            found, problem = read_answer(heads[name], item.get("value"))
             answered |= bool(found)
             if found is None:
                 broken.add(name)
@@ -84,13 +79,13 @@ def decode_result(schema: Schema, result: object) -> Decoded:
         labels.pop(head.name, None)
         if head.name not in broken and head.multiple and not head.required and answered:
             labels[head.name] = ()
-    confidence, unclear = _read_confidence(schema.roles.get("confidence"), role_values.get("confidence"))
+    confidence, unclear = read_confidence(schema.roles.get("confidence"), role_values.get("confidence"))
     return Decoded(
         labels=labels,
-        flagged=bool(_strings(role_values.get("flag"), "choices")),
+        flagged=bool(strings(role_values.get("flag"), "choices")),
         confidence=confidence,
-        note="\n".join(_strings(role_values.get("note"), "text") or ()),
-        shown="\n".join(_strings(role_values.get("why"), "text") or ()),
+        note="\n".join(strings(role_values.get("note"), "text") or ()),
+        shown="\n".join(strings(role_values.get("why"), "text") or ()),
         problems=(*problems, *unclear),
     )
 
@@ -108,17 +103,17 @@ def decode_current(schema: Schema, data: Mapping[str, object]) -> tuple[Labels, 
         if head.current is None:
             continue
         value = data.get(head.current)
-        texts = [_text(item) for item in value] if isinstance(value, list) else [_text(value)]
-        if head.multiple and len(texts) == 1 and _class_of(head, texts[0]) is None:
+        texts = [as_text(item) for item in value] if isinstance(value, list) else [as_text(value)]
+        if head.multiple and len(texts) == 1 and class_of(head, texts[0]) is None:
             texts = [part.strip() for part in texts[0].split("|")]
         texts = [text for text in texts if text]
         if not texts and not (head.multiple and value == []):
             continue
-        classes = {text: _class_of(head, text) for text in texts}
+        classes = {text: class_of(head, text) for text in texts}
         unknown = [text for text, found in classes.items() if found is None]
         if unknown:
             problems.append(
-                f"Task field {head.current!r} has {', '.join(map(_brief, unknown))}, no class of {head.name!r} "
+                f"Task field {head.current!r} has {', '.join(map(brief, unknown))}, no class of {head.name!r} "
                 f"({', '.join(head.classes)})."
             )
         elif len(classes) > 1 and not head.multiple:
@@ -210,11 +205,6 @@ def confidence_in(head: Head, probabilities: ArrayLike, labels: tuple[str, ...])
     return float(row[[head.classes.index(label) for label in labels]].mean())
 
 
-def in_class_order(head: Head, labels: set[str]) -> tuple[str, ...]:
-    """Labels in the order of the head's classes, so that equal answers are equal tuples."""
-    return tuple(name for name in head.classes if name in labels)
-
-
 def _probabilities(head: Head, probabilities: ArrayLike) -> NDArray[np.float64]:
     row = np.asarray(probabilities, dtype=np.float64)
     if row.shape != (len(head.classes),):
@@ -239,83 +229,3 @@ def _answer(head: Head, labels: tuple[str, ...]) -> Result:
 def _result(name: str, to_name: str, result_type: str, value: dict[str, object]) -> Result:
     # Ids need only be unique within one result list; the control's name is, and says what it is for.
     return {"id": name, "from_name": name, "to_name": to_name, "type": result_type, "value": value}
-
-
-def _read_answer(head: Head, value: object) -> tuple[tuple[str, ...] | None, str]:
-    """(labels, "") or (None, problem); () where the control was answered and emptied again."""
-    if head.kind == "rating":
-        rating = value.get("rating") if isinstance(value, dict) else None
-        if isinstance(rating, bool) or not isinstance(rating, int | float):
-            return None, f"The result for {head.name!r} has no rating."
-        if rating == 0:
-            return (), ""
-        found = _class_of(head, _text(rating))
-        if found is None:
-            return None, f"{head.name!r} has the rating {_brief(rating)}, outside 1 to {len(head.classes)}."
-        return (found,), ""
-    labels = _strings(value, "choices")
-    if labels is None:
-        return None, f"The result for {head.name!r} has no list of choices."
-    unknown = [label for label in labels if label not in head.classes]
-    if unknown:
-        return None, (f"{', '.join(map(_brief, unknown))} is no class of {head.name!r} ({', '.join(head.classes)}).")
-    if len(set(labels)) > 1 and not head.multiple:
-        return None, f"{head.name!r} takes one choice, but the result has {', '.join(labels)}."
-    return in_class_order(head, set(labels)), ""
-
-
-def _read_confidence(role: Role | None, value: object) -> tuple[float | None, tuple[str, ...]]:
-    """A rating or choice by its place between first (0) and last (1); a number in [0, 1] as it is."""
-    if role is None or value is None:
-        return None, ()
-    place = None
-    if isinstance(value, dict) and role.tag.lower() == "number":
-        place = _number(value.get("number"))
-    elif isinstance(value, dict):
-        rating = _number(value.get("rating"))
-        chosen = _strings(value, "choices") if rating is None else [_text(rating)]
-        if chosen and chosen[0] in role.classes:
-            place = role.classes.index(chosen[0]) / max(len(role.classes) - 1, 1)
-    if place is None or not 0 <= place <= 1:
-        return None, (f"The result for {role.name!r} is no confidence: {_brief(value)}.",)
-    return place, ()
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    # A JSON integer may be too large for a float.
-    return float(value) if abs(value) < 1e9 else None
-
-
-def _strings(value: object, key: str) -> list[str] | None:
-    """A list of strings (or one string) under `key` of a result's value; None where there is none."""
-    found = value.get(key) if isinstance(value, dict) else None
-    if isinstance(found, str):
-        return [found]
-    if isinstance(found, list) and all(isinstance(item, str) for item in found):
-        return found
-    return None
-
-
-def _class_of(head: Head, text: str) -> str | None:
-    """The class a text names, by alias or else by what is shown."""
-    if text in head.classes:
-        return text
-    return head.classes[head.shown.index(text)] if text in head.shown else None
-
-
-def _text(value: object) -> str:
-    """A value as a class would be written: 4 and 4.0 as "4"; nothing and not-a-number as ""."""
-    if isinstance(value, float):
-        if math.isnan(value):
-            return ""
-        if value.is_integer():
-            return str(int(value))
-    if value is None:
-        return ""
-    return str(value).strip() if isinstance(value, str | int | float) else _brief(value)
-
-
-def _brief(value: object) -> str:
-    return _SHORT.repr(value)
