@@ -12,7 +12,7 @@ setup: $(VENV)/.installed
 
 # The stamp is written last, so that an interrupted install is taken up again.
 $(VENV)/.installed: requirements.lock pyproject.toml
-	@for python in python3.11 python3 python; do \
+	@found=; for python in python3.11 python3 python; do \
 	    if $$python -c "$(IS_311)" 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
