@@ -21,11 +21,11 @@ Array = NDArray[np.float64]
 FLUID = -34.0
 SOLID = {
     "anechoic": FLUID,
-    "iso or hyperechoic": 4.0,
-    "hypoechoic": -8.0,
-    "very hypoechoic": -17.0,  # darker than the strap muscles, which is how the lexicon defines it
+    "iso or hyperechoic": 5.0,
+    "hypoechoic": -10.0,
+    "very hypoechoic": -18.0,  # darker than the strap muscles, which is how the lexicon defines it
 }
-ROUGHNESS = {"irregular": 0.06, "extrathyroidal": 0.03}  # of the contour, per harmonic from the fifth
+ROUGHNESS = {"irregular": 0.07, "extrathyroidal": 0.04}  # of the contour, per harmonic from the fifth
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Echoes:
 def grow_nodule(features: Features, rng: np.random.Generator) -> Nodule:
     """The nodule of one patient."""
     taller = features.shape == "taller"
-    long = rng.uniform(6.2, 7.4 if taller else 8.4)
-    short = long * rng.uniform(0.55, 0.72)
+    long = rng.uniform(7.2, 8.4 if taller else 9.4)
+    short = long * rng.uniform(0.54, 0.7)
     order = np.arange(2, 11)
     rough = ROUGHNESS.get(features.margin, 0.005)
     strength = np.where(order >= 5, rough, 0.015) * rng.uniform(0.6, 1.4, order.size)
@@ -72,7 +72,7 @@ def grow_nodule(features: Features, rng: np.random.Generator) -> Nodule:
         cysts=np.column_stack([cysts, rng.uniform(0.3, 0.44, len(cysts))]),
         cells=_scatter(rng, 60, 1.1, apart=0.2),
         coarse=_scatter(rng, 1 + int(rng.random() < 0.35), 0.5, apart=0.6),
-        punctate=_scatter(rng, int(rng.integers(14, 22)), 0.78, apart=0.18),
+        punctate=_scatter(rng, int(rng.integers(16, 24)), 0.8, apart=0.18),
         rim=(rng.uniform(0, 2 * np.pi), rng.uniform(1.5, 2.0) * np.pi),
     )
 

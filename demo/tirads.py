@@ -24,7 +24,7 @@ BOM = ("benign", "malignant")
 PATIENTS_PER_BLOCK = 50
 LEVEL_QUOTA = (6, 7, 11, 10, 16)  # patients of each level in every block of 50
 MALIGNANT_SHARE = (0.005, 0.015, 0.06, 0.42, 0.945)  # of each level's patients
-VIEWS_SHARE = (0.2, 0.35, 0.25, 0.2)  # patients with one, two, three, four images
+VIEWS_SHARE = (0.4, 0.35, 0.15, 0.1)  # patients with one, two, three, four images
 
 # How often each feature is seen, given the composition; the level a patient was drawn with then ties the
 # features to one another (a TR5 nodule collects several suspicious ones, as in life).
@@ -49,10 +49,10 @@ _GIVEN: Mapping[str, Mapping[str, Mapping[str, float]]] = {
         "foci": {"macrocalcifications": 0.15, "peripheral": 0.06, "punctate": 0.1},
     },
     "solid": {
-        "echogenicity": {"iso or hyperechoic": 0.36, "hypoechoic": 0.44, "very hypoechoic": 0.2},
-        "shape": {"wider": 0.74, "taller": 0.26},
-        "margin": {"smooth": 0.42, "ill-defined": 0.18, "irregular": 0.28, "extrathyroidal": 0.12},
-        "foci": {"macrocalcifications": 0.18, "peripheral": 0.07, "punctate": 0.32},
+        "echogenicity": {"iso or hyperechoic": 0.28, "hypoechoic": 0.44, "very hypoechoic": 0.28},
+        "shape": {"wider": 0.6, "taller": 0.4},
+        "margin": {"smooth": 0.34, "ill-defined": 0.14, "irregular": 0.36, "extrathyroidal": 0.16},
+        "foci": {"macrocalcifications": 0.18, "peripheral": 0.07, "punctate": 0.45},
     },
 }
 

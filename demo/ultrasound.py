@@ -35,7 +35,7 @@ class Site:
 SITES = (
     Site("A Harbour Hospital", 224, 192, 0.17, 0.0, 52.0, 0.11, 0.24, 0.015),
     Site("B Meadow Clinic", 256, 208, 0.15, 6.0, 60.0, 0.09, 0.2, 0.008),
-    Site("C University Hospital", 192, 160, 0.2, -4.0, 48.0, 0.17, 0.36, 0.04),
+    Site("C University Hospital", 192, 160, 0.2, -3.0, 52.0, 0.17, 0.36, 0.04),
 )
 
 
@@ -52,10 +52,10 @@ class Neck:
 def grow_neck(rng: np.random.Generator) -> Neck:
     """The neck of one patient."""
     return Neck(
-        capsule_depth=rng.uniform(7.5, 9.0),
-        lobe_height=rng.uniform(18.0, 19.5),
+        capsule_depth=rng.uniform(7.0, 8.2),
+        lobe_height=rng.uniform(20.0, 21.0),
         carotid_side=int(rng.choice([-1, 1])),
-        nodule_offset=(rng.uniform(-3.5, 3.5), rng.uniform(-0.8, 0.8)),
+        nodule_offset=(rng.uniform(-3.0, 3.0), rng.uniform(-0.8, 0.8)),
     )
 
 
