@@ -43,11 +43,15 @@ class Account:
 
 @dataclass
 class Credentials:
-    """The demo's logins and token, made up once and kept in <folder>/credentials.json, readable by the owner."""
+    """The demo's logins and token, made up once and kept in <folder>/credentials.json, readable by the owner.
+
+    backend_password: what Label Studio sends to the ML backend.
+    """
 
     path: Path
     admin: Account
     annotator: Account
+    backend_password: str
     personal_access_token: str = ""
 
     @classmethod
@@ -57,8 +61,13 @@ class Credentials:
         if path.exists():
             kept = json.loads(path.read_text())
             accounts = {name: Account(**kept[name]) for name in ("admin", "annotator")}
-            return cls(path, **accounts, personal_access_token=kept["personal_access_token"])
-        credentials = cls(path, _new_account(ADMIN), _new_account(ANNOTATOR))
+            return cls(
+                path,
+                **accounts,
+                backend_password=kept["backend_password"],
+                personal_access_token=kept["personal_access_token"],
+            )
+        credentials = cls(path, _new_account(ADMIN), _new_account(ANNOTATOR), secrets.token_urlsafe(24))
         folder.mkdir(parents=True, exist_ok=True)
         credentials.save()
         return credentials
@@ -87,7 +96,8 @@ def service(folder: Path, port: int, document_root: Path, credentials: Credentia
     url = f"http://127.0.0.1:{port}"
     environment = {
         "LABEL_STUDIO_BASE_DATA_DIR": str(folder.resolve()),
-        "LABEL_STUDIO_HOST": url,
+        # A name set here makes the pages reload for ever when opened under another (localhost for 127.0.0.1).
+        "LABEL_STUDIO_HOST": "",
         "LABEL_STUDIO_USERNAME": credentials.admin.email,
         "LABEL_STUDIO_PASSWORD": credentials.admin.password,
         "DISABLE_SIGNUP_WITHOUT_LINK": "true",

@@ -74,20 +74,26 @@ class Annotator:
 
     def submit(self, task: Task, labels: Labels, lead_time: float) -> int:
         """Submit labels (lead_time in seconds) and return the annotation's id."""
-        return self._finish(task, annotated(self.schema, shown_prediction(task), labels), lead_time, skipped=False)
+        return self._finish(task, annotated(self.schema, shown_prediction(task), labels), {"lead_time": lead_time})
 
     def skip(self, task: Task, lead_time: float = 1.0) -> int:
-        """Press Skip: an annotation with `was_cancelled`; by default Label Studio then offers the task to others."""
-        return self._finish(task, [], lead_time, skipped=True)
+        """Press Skip: an annotation with `was_cancelled`, which holds what the screen showed. By default Label
+        Studio then offers the task to others.
+        """
+        shown = shown_prediction(task)
+        result = [region | {"origin": "prediction"} for region in (shown["result"] if shown else [])]
+        return self._finish(task, result, {"lead_time": lead_time, "was_cancelled": True})
 
-    def _finish(self, task: Task, result: list[Result], lead_time: float, skipped: bool) -> int:
+    def _finish(self, task: Task, result: list[Result], more: Mapping[str, Any]) -> int:
         shown = shown_prediction(task)
         body = {
+            **more,
             "result": result,
-            "lead_time": lead_time,
-            "was_cancelled": skipped,
+            "draft_id": 0,
             "parent_prediction": shown["id"] if shown else None,
-            "unique_id": task.get("unique_lock_id") or str(uuid.uuid4()),
+            "parent_annotation": None,
+            "unique_id": task["unique_lock_id"],
+            "project": str(self.project),
         }
         path = f"/api/tasks/{task['id']}/annotations/"
         response = self._post(path, {"project": self.project}, body)
@@ -95,7 +101,8 @@ class Annotator:
         arrived_before = response.status_code == 409
         identifier = self._own_annotation(path) if arrived_before else int(_checked(response).json()["id"])
         visit = next(visit for visit in reversed(self.visits) if visit.task == task["id"])
-        visit.finished_at, visit.annotation, visit.skipped = time.monotonic(), identifier, skipped
+        visit.finished_at, visit.annotation = time.monotonic(), identifier
+        visit.skipped = "was_cancelled" in more
         return identifier
 
     def _own_annotation(self, path: str) -> int:
@@ -121,18 +128,20 @@ def shown_prediction(task: Task) -> dict[str, Any] | None:
 
 
 def annotated(schema: Schema, shown: Mapping[str, Any] | None, labels: Labels) -> list[Result]:
-    """The result that the screen submits: what the prediction showed and the annotator left keeps its id, score and
-    `origin: "prediction"` (the `why` text among it); all else is the annotator's own.
+    """The result that the screen submits: a region of the prediction keeps its id and score, with the origin
+    "prediction" where the annotator left it (the `why` text among them) and "prediction-changed" where not; what the
+    prediction did not have is "manual". Heads missing in `labels` are unticked.
     """
     heads = {head.name for head in schema.heads}
     suggested = {region["from_name"]: region for region in (shown["result"] if shown else [])}
     result: list[Result] = []
     for region in encode_labels(schema, labels):
         before = suggested.get(region["from_name"])
-        if before is not None and before["value"] == region["value"]:
-            result.append(before | {"origin": "prediction"})
-        else:
+        if before is None:
             result.append(region | {"id": uuid.uuid4().hex[:10], "origin": "manual"})
+        else:
+            origin = "prediction" if before["value"] == region["value"] else "prediction-changed"
+            result.append(before | {"value": region["value"], "origin": origin})
     kept = [region | {"origin": "prediction"} for name, region in suggested.items() if name not in heads]
     return result + kept
 

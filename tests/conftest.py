@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -48,7 +48,8 @@ def _prepare(folder: Path, document_root: Path, stack: Stack) -> LabelStudio:
 def label_studio_template(request: pytest.FixtureRequest) -> Path:
     """A migrated database with both users and the token, kept in pytest's cache: 40 s the first time, then nothing."""
     cache = Path(request.config.cache.mkdir("label-studio"))
-    template = cache / version("label-studio")
+    contents = "-".join(part.name for part in fields(Credentials) if part.name != "path")
+    template = cache / f"{version('label-studio')}-{contents}"
     if not template.exists():
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             draft = Path(scratch, "template")

@@ -92,7 +92,7 @@ def test_two_annotators_work_through_the_published_order(
         assert decoded.shown == "Recorded: benign."
         origins = {region["from_name"]: region["origin"] for region in annotation["result"]}
         agreed = decoded.labels["bom"] == ("malignant",)
-        assert origins == {"bom": "prediction" if agreed else "manual", "why": "prediction"} | (
+        assert origins == {"bom": "prediction" if agreed else "prediction-changed", "why": "prediction"} | (
             {"foci": "manual"} if agreed else {}
         )
     users = {annotation["completed_by"] for annotation in _annotations(label_studio.admin, visits)}
@@ -109,7 +109,7 @@ def test_a_skip_goes_to_the_other_annotator(
     identifier = admin.skip(task)
     annotation = call(label_studio.admin, "GET", f"/api/annotations/{identifier}")
     assert annotation["was_cancelled"]
-    assert annotation["result"] == []
+    assert [region["origin"] for region in annotation["result"]] == ["prediction", "prediction"]
     offered = second.next_task()
     assert offered is not None
     assert offered["id"] == task["id"]
@@ -179,7 +179,8 @@ def test_answer() -> None:
     assert answer({}) is None
 
 
-def test_regions_the_annotator_changed_are_the_annotator_s() -> None:
+def test_results_are_those_that_the_screen_submits() -> None:
+    """Seen in Chromium: a changed choice keeps the region's id and score, and an unticked one is not sent."""
     shown = {
         "id": 5,
         "result": [
@@ -190,12 +191,13 @@ def test_regions_the_annotator_changed_are_the_annotator_s() -> None:
     }
     kept, changed, why = annotated(SCHEMA, shown, {"bom": ("malignant",), "foci": ("punctate",)})
     assert (kept["id"], kept["score"], kept["origin"]) == ("a", 0.8, "prediction")
-    assert changed["origin"] == "manual"
-    assert changed["id"] != "b"
-    assert "score" not in changed
+    assert (changed["id"], changed["value"]) == ("b", {"choices": ["punctate"]})
+    assert changed["origin"] == "prediction-changed"
     assert (why["id"], why["origin"]) == ("c", "prediction")
     unticked = annotated(SCHEMA, shown, {"bom": ("malignant",)})
     assert [region["from_name"] for region in unticked] == ["bom", "why"]
+    (own,) = annotated(SCHEMA, None, {"foci": ("none",)})
+    assert (own["origin"], own["value"]) == ("manual", {"choices": ["none"]})
 
 
 def visit(task: int, served: float, finished: float | None, who: str = "a", **more: Any) -> Visit:
