@@ -55,28 +55,30 @@ class ImageCache:
         """Keep `data` for `url`, after removing as much as it takes to stay within the bound."""
         if len(data) > self.max_bytes:
             return
-        path = self.path(url)
         try:
-            self._make_room(len(data))
-            path.parent.mkdir(exist_ok=True, mode=0o700)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=TEMPORARY, delete=False) as temporary:
-                try:
-                    temporary.write(data)
-                    temporary.close()
-                    Path(temporary.name).replace(path)
-                except BaseException:
-                    Path(temporary.name).unlink(missing_ok=True)
-                    raise
+            with self._lock:  # also while writing, for another thread's look would not count what is under way
+                self._make_room(len(data))
+                self._write(self.path(url), data)
         except OSError as error:
             log.warning("image not kept in the cache", error=str(error))
 
+    def _write(self, path: Path, data: bytes) -> None:
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=TEMPORARY, delete=False) as temporary:
+            try:
+                temporary.write(data)
+                temporary.close()
+                Path(temporary.name).replace(path)
+            except BaseException:
+                Path(temporary.name).unlink(missing_ok=True)
+                raise
+
     def _make_room(self, size: int) -> None:
-        with self._lock:
-            self._unseen += size
-            if self._total is None or self._unseen > self.max_bytes // 16 or self._total + size > self.max_bytes:
-                self._total = self._evict(self.max_bytes - size)
-                self._unseen = size
-            self._total += size
+        self._unseen += size
+        if self._total is None or self._unseen > self.max_bytes // 16 or self._total + size > self.max_bytes:
+            self._total = self._evict(self.max_bytes - size)
+            self._unseen = size
+        self._total += size
 
     def _evict(self, bound: int) -> int:
         """Remove the oldest files until `bound` holds, some more to spare the next looks; count the rest."""

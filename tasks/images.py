@@ -196,18 +196,19 @@ class Images:
         url = str(address)
         status = response.status_code
         if status >= 500:
-            raise _TryAgain(f"the server answers {status} {response.reason_phrase}")
+            hint = ", as Label Studio does for an upload it does not know" if self._is_label_studio(address) else ""
+            raise _TryAgain(f"the server answers {status} {response.reason_phrase}{hint}")
         if status in (401, 403) and self._is_label_studio(address):
             raise ImageUnavailable(
                 f"{shown_url(url)}: HTTP {status}, Label Studio does not accept our access token for it"
             )
         if status != 200:
             raise ImageUnavailable(f"{shown_url(url)}: HTTP {status} {response.reason_phrase}")
+        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+            raise self._html_page(address)
         expected = response.headers.get("Content-Length", "")
         if expected.isdecimal() and int(expected) > self._max_image_bytes:
             raise self._oversize(url)
-        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-            raise self._html_page(address)
         deadline = time.monotonic() + SECONDS_PER_IMAGE
         chunks: list[bytes] = []
         size = 0

@@ -1,4 +1,4 @@
-"""Image fetching against real HTTP servers on this machine, and the cache on a real disk."""
+"""Image fetching against real HTTP servers on this machine and a real Label Studio; the cache on a real disk."""
 
 import base64
 import multiprocessing
@@ -10,11 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import stamina
 
+from demo import labelstudio
+from tasks.client import Client, LabelStudioError
 from tasks.images import ImageCache, Images, ImageUnavailable, shown_url
 
 PNG = base64.b64decode(
@@ -73,7 +76,7 @@ def started() -> tuple[Server, ThreadingHTTPServer]:
 
 
 @pytest.fixture
-def label_studio() -> Iterator[Server]:
+def host() -> Iterator[Server]:
     server, http = started()
     yield server
     http.shutdown()
@@ -101,8 +104,8 @@ def cache(tmp_path: Path) -> ImageCache:
 
 
 @pytest.fixture
-def images(label_studio: Server, cache: ImageCache) -> Iterator[Images]:
-    yield from opened(label_studio.url, cache)
+def images(host: Server, cache: ImageCache) -> Iterator[Images]:
+    yield from opened(host.url, cache)
 
 
 def opened(base_url: str, cache: ImageCache) -> Generator[Images, None, None]:
@@ -129,72 +132,70 @@ def reason(images: Images, url: str) -> str:
         "/storage-data/uploaded/?filepath=upload/1/a.png",
     ],
 )
-def test_site_relative_addresses_go_to_label_studio_with_the_token(
-    images: Images, label_studio: Server, path: str
-) -> None:
-    label_studio.answers[path] = answer()
+def test_site_relative_addresses_go_to_host_with_the_token(images: Images, host: Server, path: str) -> None:
+    host.answers[path] = answer()
     assert images.fetch(path) == PNG
-    assert label_studio.seen == [(path, TOKEN)]
+    assert host.seen == [(path, TOKEN)]
 
 
-def test_blanks_in_a_local_file_name_are_encoded(images: Images, label_studio: Server) -> None:
-    label_studio.answers["/data/local-files/?d=study/a%20b.png"] = answer()
+def test_blanks_in_a_local_file_name_are_encoded(images: Images, host: Server) -> None:
+    host.answers["/data/local-files/?d=study/a%20b.png"] = answer()
     assert images.fetch("/data/local-files/?d=study/a b.png") == PNG
 
 
-def test_absolute_address_of_label_studio_gets_the_token(images: Images, label_studio: Server) -> None:
-    label_studio.answers["/data/upload/a.png"] = answer()
-    assert images.fetch(f"{label_studio.url}/data/upload/a.png") == PNG
-    assert label_studio.seen == [("/data/upload/a.png", TOKEN)]
+def test_absolute_address_of_host_gets_the_token(images: Images, host: Server) -> None:
+    host.answers["/data/upload/a.png"] = answer()
+    assert images.fetch(f"{host.url}/data/upload/a.png") == PNG
+    assert host.seen == [("/data/upload/a.png", TOKEN)]
 
 
-def test_another_host_never_sees_the_token(images: Images, elsewhere: Server, label_studio: Server) -> None:
+def test_another_host_never_sees_the_token(images: Images, elsewhere: Server, host: Server) -> None:
     elsewhere.answers["/a.png?sig=1"] = answer()
     assert images.fetch(f"{elsewhere.url}/a.png?sig=1") == PNG
     assert elsewhere.seen == [("/a.png?sig=1", None)]
-    assert label_studio.seen == []
+    assert host.seen == []
 
 
-def test_an_address_that_only_looks_like_label_studio_never_sees_the_token(
-    images: Images, elsewhere: Server, label_studio: Server
+def test_an_address_that_only_looks_like_host_never_sees_the_token(
+    images: Images, elsewhere: Server, host: Server
 ) -> None:
-    authority = label_studio.url.removeprefix("http://")
-    images_host = elsewhere.url.removeprefix("http://")
+    authority = host.url.removeprefix("http://")
+    other = elsewhere.url.removeprefix("http://")
     elsewhere.answers["/a.png"] = answer()
-    assert images.fetch(f"http://{authority}@{images_host}/a.png") == PNG
+    assert images.fetch(f"http://{authority}@{other}/a.png") == PNG
     assert [authorization for _, authorization in elsewhere.seen] != [TOKEN]
-    assert label_studio.seen == []
+    assert host.seen == []
 
 
-def test_a_redirect_to_storage_leaves_the_token_behind(images: Images, label_studio: Server, elsewhere: Server) -> None:
-    label_studio.answers["/tasks/1/resolve/?fileuri=czM"] = redirect(f"{elsewhere.url}/bucket/a.png?X-Sig=1")
+def test_a_redirect_to_storage_leaves_the_token_behind(images: Images, host: Server, elsewhere: Server) -> None:
+    host.answers["/tasks/1/resolve/?fileuri=czM"] = redirect(f"{elsewhere.url}/bucket/a.png?X-Sig=1")
     elsewhere.answers["/bucket/a.png?X-Sig=1"] = answer()
     assert images.fetch("/tasks/1/resolve/?fileuri=czM") == PNG
-    assert label_studio.seen == [("/tasks/1/resolve/?fileuri=czM", TOKEN)]
+    assert host.seen == [("/tasks/1/resolve/?fileuri=czM", TOKEN)]
     assert elsewhere.seen == [("/bucket/a.png?X-Sig=1", None)]
 
 
-def test_redirects_end(images: Images, label_studio: Server) -> None:
-    label_studio.answers["/loop.png"] = redirect("/loop.png")
+def test_redirects_end(images: Images, host: Server) -> None:
+    host.answers["/loop.png"] = redirect("/loop.png")
     assert "redirects more than 5 times" in reason(images, "/loop.png")
-    assert label_studio.count() == {"/loop.png": 6}
+    assert host.count() == {"/loop.png": 6}
 
 
-def test_a_redirect_to_a_file_is_refused(images: Images, label_studio: Server) -> None:
-    label_studio.answers["/a.png"] = redirect("file:///etc/passwd")
+def test_a_redirect_to_a_file_is_refused(images: Images, host: Server) -> None:
+    host.answers["/a.png"] = redirect("file:///etc/passwd")
     assert "cannot be fetched" in reason(images, "/a.png")
 
 
-def test_sub_path_is_added_once_and_bounds_the_token(label_studio: Server, cache: ImageCache) -> None:
-    label_studio.answers["/ls/data/upload/a.png"] = answer()
-    label_studio.answers["/ls/data/upload/b.png"] = answer()
-    label_studio.answers["/other-app/c.png"] = answer()
-    fetcher = opened(f"{label_studio.url}/ls/", cache)
+def test_sub_path_is_added_once_and_bounds_the_token(host: Server, cache: ImageCache) -> None:
+    host.answers["/ls/data/upload/a.png"] = answer()
+    host.answers["/ls/data/upload/b.png"] = answer()
+    host.answers["/other-app/c.png"] = answer()
+    fetcher = opened(f"{host.url}/ls/", cache)
     images = next(fetcher)
     assert images.fetch("/data/upload/a.png") == PNG
     assert images.fetch("/ls/data/upload/b.png") == PNG
-    assert images.fetch(f"{label_studio.url}/other-app/c.png") == PNG
-    assert label_studio.seen == [
+    assert images.fetch(f"{host.url}/other-app/c.png") == PNG
+    assert host.seen == [
         ("/ls/data/upload/a.png", TOKEN),
         ("/ls/data/upload/b.png", TOKEN),
         ("/other-app/c.png", None),
@@ -227,9 +228,9 @@ def test_data_urls_are_decoded(images: Images) -> None:
         "   ",
     ],
 )
-def test_other_addresses_are_refused_without_a_request(images: Images, label_studio: Server, url: str) -> None:
+def test_other_addresses_are_refused_without_a_request(images: Images, host: Server, url: str) -> None:
     assert reason(images, url)
-    assert label_studio.seen == []
+    assert host.seen == []
 
 
 def test_missing_field_is_a_reason(images: Images) -> None:
@@ -262,35 +263,35 @@ def test_missing_file_names_the_address_but_not_its_query(images: Images, elsewh
     assert len(elsewhere.seen) == 1
 
 
-def test_refused_token_says_so(images: Images, label_studio: Server) -> None:
-    label_studio.answers["/data/upload/a.png"] = answer(401, b"{}", "application/json")
+def test_refused_token_says_so(images: Images, host: Server) -> None:
+    host.answers["/data/upload/a.png"] = answer(401, b"{}", "application/json")
     assert "does not accept our access token" in reason(images, "/data/upload/a.png")
-    assert len(label_studio.seen) == 1
+    assert len(host.seen) == 1
 
 
-def test_login_page_is_no_image(images: Images, label_studio: Server) -> None:
-    label_studio.answers["/data/upload/a.png"] = redirect("/user/login/?next=/data/upload/a.png")
-    label_studio.answers["/user/login/?next=/data/upload/a.png"] = answer(body=b"<!DOCTYPE html>", kind="text/html")
+def test_login_page_is_no_image(images: Images, host: Server) -> None:
+    host.answers["/data/upload/a.png"] = redirect("/user/login/?next=/data/upload/a.png")
+    host.answers["/user/login/?next=/data/upload/a.png"] = answer(body=b"<!DOCTYPE html>", kind="text/html")
     assert "login page" in reason(images, "/data/upload/a.png")
 
 
-def test_html_with_an_image_type_is_no_image(images: Images, label_studio: Server) -> None:
-    label_studio.answers["/a.png"] = answer(body=b"\n<!doctype HTML><p>no</p>")
+def test_html_with_an_image_type_is_no_image(images: Images, host: Server) -> None:
+    host.answers["/a.png"] = answer(body=b"\n<!doctype HTML><p>no</p>")
     assert "HTML page" in reason(images, "/a.png")
 
 
-def test_empty_file(images: Images, label_studio: Server) -> None:
-    label_studio.answers["/a.png"] = answer(body=b"")
+def test_empty_file(images: Images, host: Server) -> None:
+    host.answers["/a.png"] = answer(body=b"")
     assert "is empty" in reason(images, "/a.png")
 
 
-def test_announced_oversize_is_not_read(images: Images, label_studio: Server) -> None:
-    label_studio.answers["/a.png"] = answer(body=b"", Content_Length=str(10**12))
+def test_announced_oversize_is_not_read(images: Images, host: Server) -> None:
+    host.answers["/a.png"] = answer(body=b"", Content_Length=str(10**12))
     assert "larger than 1,000 bytes" in reason(images, "/a.png")
-    assert len(label_studio.seen) == 1
+    assert len(host.seen) == 1
 
 
-def test_endless_unannounced_body_is_cut(images: Images, label_studio: Server) -> None:
+def test_endless_unannounced_body_is_cut(images: Images, host: Server) -> None:
     stopped = threading.Event()
 
     def endless(handler: BaseHTTPRequestHandler) -> None:
@@ -301,27 +302,25 @@ def test_endless_unannounced_body_is_cut(images: Images, label_studio: Server) -
         except OSError:
             stopped.set()
 
-    label_studio.answers["/a.png"] = endless
+    host.answers["/a.png"] = endless
     assert "larger than 1,000 bytes" in reason(images, "/a.png")
     assert stopped.wait(10)
 
 
-def test_truncated_download_is_tried_again_and_then_a_reason(
-    images: Images, label_studio: Server, cache: ImageCache
-) -> None:
-    label_studio.answers["/a.png"] = answer(Content_Length=str(len(PNG) + 7))
+def test_truncated_download_is_tried_again_and_then_a_reason(images: Images, host: Server, cache: ImageCache) -> None:
+    host.answers["/a.png"] = answer(Content_Length=str(len(PNG) + 7))
     assert "connection failed" in reason(images, "/a.png")
-    assert len(label_studio.seen) == 3
-    assert cache.get(f"{label_studio.url}/a.png") is None
+    assert len(host.seen) == 3
+    assert cache.get(f"{host.url}/a.png") is None
 
 
-def test_unavailable_server_is_tried_again(images: Images, label_studio: Server) -> None:
+def test_unavailable_server_is_tried_again(images: Images, host: Server) -> None:
     answers = iter([answer(503, b"", "text/plain"), answer(502, b"", "text/plain"), answer()])
-    label_studio.answers["/a.png"] = lambda handler: next(answers)(handler)
+    host.answers["/a.png"] = lambda handler: next(answers)(handler)
     assert images.fetch("/a.png") == PNG
-    label_studio.answers["/b.png"] = answer(500, b"secret trace", "text/plain")
+    host.answers["/b.png"] = answer(500, b"secret trace", "text/plain")
     assert "500" in reason(images, "/b.png")
-    assert label_studio.count() == {"/a.png": 3, "/b.png": 3}
+    assert host.count() == {"/a.png": 3, "/b.png": 3}
 
 
 def test_refused_connection(images: Images) -> None:
@@ -336,11 +335,11 @@ def test_refused_connection(images: Images) -> None:
 # --- many
 
 
-def test_fetch_many_gives_every_position_once_whatever_is_bad(images: Images, label_studio: Server) -> None:
+def test_fetch_many_gives_every_position_once_whatever_is_bad(images: Images, host: Server) -> None:
     urls = []
     for index in range(60):
         urls.append(f"/{index}.png" if index % 7 else ("/gone.png", "s3://bucket/x", "")[index // 7 % 3])
-        label_studio.answers[f"/{index}.png"] = answer(body=PNG + bytes([index]))
+        host.answers[f"/{index}.png"] = answer(body=PNG + bytes([index]))
     outcomes = dict(images.fetch_many(urls, workers=8))
     assert sorted(outcomes) == list(range(60))
     for index, outcome in outcomes.items():
@@ -350,18 +349,18 @@ def test_fetch_many_gives_every_position_once_whatever_is_bad(images: Images, la
             assert isinstance(outcome, ImageUnavailable)
 
 
-def test_fetch_many_can_be_left_early(images: Images, label_studio: Server) -> None:
+def test_fetch_many_can_be_left_early(images: Images, host: Server) -> None:
     for index in range(50):
-        label_studio.answers[f"/{index}.png"] = answer()
+        host.answers[f"/{index}.png"] = answer()
     for _ in images.fetch_many([f"/{index}.png" for index in range(50)], workers=2):
         break
-    assert len(label_studio.seen) <= 2 * 2
+    assert len(host.seen) <= 2 * 2
 
 
-def test_a_second_fetch_comes_from_the_cache(images: Images, label_studio: Server) -> None:
-    label_studio.answers["/a.png"] = answer()
+def test_a_second_fetch_comes_from_the_cache(images: Images, host: Server) -> None:
+    host.answers["/a.png"] = answer()
     assert images.fetch("/a.png") == images.fetch("/a.png") == PNG
-    assert len(label_studio.seen) == 1
+    assert len(host.seen) == 1
 
 
 # --- the cache
@@ -454,3 +453,50 @@ def test_processes_share_the_folder(tmp_path: Path) -> None:
     assert size_of(folder) <= 16_000 * (1 + 2 / 16)
     ImageCache(folder, 16_000).put("one more", b"x")
     assert size_of(folder) <= 16_000
+
+
+# --- a real Label Studio
+
+LABEL_CONFIG = """<View><Image name="image" value="$image"/>
+<Choices name="bom" toName="image"><Choice value="benign"/><Choice value="malignant"/></Choices></View>"""
+
+
+def test_a_real_label_studio_serves_uploads_and_local_files_to_a_refreshed_token(
+    label_studio: Any, cache: ImageCache
+) -> None:
+    project = labelstudio.create_project(label_studio.admin, "Images", LABEL_CONFIG)
+    uploaded = labelstudio.call(
+        label_studio.admin,
+        "POST",
+        f"/api/projects/{project['id']}/import?commit_to_project=false",
+        files={"file": ("a scan #1.png", PNG, "image/png")},
+    )
+    (upload,) = labelstudio.call(
+        label_studio.admin, "GET", f"/api/projects/{project['id']}/file-uploads?ids={uploaded['file_upload_ids']}"
+    )
+    folder = label_studio.document_root / "images-of-test-images"
+    folder.mkdir()
+    (folder / "ä b.png").write_bytes(PNG)
+    labelstudio.register_local_storage(label_studio.admin, project["id"], folder)
+
+    client = Client(label_studio.url, label_studio.token)
+    images = Images(client.base_url, client.http, cache, max_image_bytes=1000)
+    assert images.fetch(f"/data/{upload['file']}") == PNG
+    assert images.fetch(f"/data/local-files/?d={folder.name}/ä b.png") == PNG
+    assert "500 Internal Server Error, as Label Studio does" in reason(images, "/data/upload/0/gone.png")
+    assert "404" in reason(images, f"/data/local-files/?d={folder.name}/gone.png")
+    assert "HTML page" in reason(images, "/projects/")
+    images.close()
+    client.close()
+
+    with httpx.Client() as stranger:
+        images = Images(label_studio.url, stranger, ImageCache(cache.folder / "strangers", 1000), 1000)
+        assert "does not accept our access token" in reason(images, f"/data/{upload['file']}")
+        images.close()
+
+    client = Client(label_studio.url, "a.b.c")
+    images = Images(client.base_url, client.http, ImageCache(cache.folder / "refused", 1000), 1000)
+    with pytest.raises(LabelStudioError, match="does not accept the token"):
+        list(images.fetch_many([f"/data/{upload['file']}"], workers=1))
+    images.close()
+    client.close()
