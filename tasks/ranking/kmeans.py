@@ -23,8 +23,12 @@ def centres(embeddings: Floats, clusters: int, rng: np.random.Generator) -> Floa
     if not len(points):
         return points
     found = _spread_seeds(points, min(clusters, len(points)), rng)
+    before = np.full(len(points), -1)
     for _ in range(ITERATIONS):
         nearest = (points @ found.T).argmax(axis=1)
+        if (nearest == before).all():
+            break
+        before = nearest
         members = (nearest == np.arange(len(found))[:, None]).astype(np.float32)
         totals = members @ points
         found = np.where(totals.any(axis=1, keepdims=True), directions(totals), found)
