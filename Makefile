@@ -30,7 +30,8 @@ demo: setup
 	@$(VENV)/bin/second-look demo $(DEMO_OPTIONS)
 
 demo-reset: setup
-	@$(VENV)/bin/second-look demo --reset $(DEMO_OPTIONS)
+	@$(VENV)/bin/second-look demo --reset
+	@$(VENV)/bin/second-look demo $(DEMO_OPTIONS)
 
 test: setup chromium lint
 	$(VENV)/bin/python -m pytest

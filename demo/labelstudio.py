@@ -134,6 +134,8 @@ def session(url: str, account: Account) -> httpx.Client:
     """A client logged in as a browser would be (session cookie, CSRF header). Raises LabelStudioError if refused."""
     client = httpx.Client(base_url=url, timeout=120.0)
     client.get("/user/login/")
+    if "csrftoken" not in client.cookies:
+        raise LabelStudioError(f"{url} is not Label Studio: another program took its port. Stop it, or try again.")
     form = {"email": account.email, "password": account.password, "persist_session": "on"}
     response = client.post("/user/login/", data=form | {"csrfmiddlewaretoken": client.cookies["csrftoken"]})
     if response.status_code != 302:  # a wrong password shows the form again
