@@ -89,6 +89,9 @@ def configure(form: Literal["console", "json"], secrets: Sequence[str] = (), lev
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    for own in ("gunicorn.error", "gunicorn.access"):
+        logging.getLogger(own).handlers.clear()
+        logging.getLogger(own).propagate = True
     for chatty in ("httpx", "httpcore", "alembic", "huey", "urllib3"):
         # httpx writes every address it asks, query and all, at the level of information.
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -507,6 +507,7 @@ client.get("/versions")
 if child:
     os.waitpid(child, 0)
     print(client.get("/metrics").get_data(as_text=True))
+    print("torch:", "torch" in sys.modules)
 """
     folder = tmp_path / "metrics"
     folder.mkdir()
@@ -520,3 +521,4 @@ if child:
     )
     assert 'second_look_requests_total{endpoint="versions",status="200"} 2.0' in done.stdout
     assert "second_look_workers 0.0" in done.stdout
+    assert "torch: False" in done.stdout  # which takes seconds to import: learning is the worker's
