@@ -18,7 +18,6 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from demo.ports import any_port, port_is_free
 
 STOP_SECONDS = 15.0  # Label Studio needs 2 s, gunicorn up to its graceful timeout, a worker the end of its step
 CHILDREN_GONE_SECONDS = 30.0
@@ -195,7 +196,7 @@ class Stack:
             if candidate is not None and port_is_free(candidate):
                 break
         else:
-            candidate = _any_port()
+            candidate = any_port()
         ports[name] = candidate
         self.save()
         return int(candidate)
@@ -288,37 +289,6 @@ def read_state(folder: Path) -> dict[str, Any]:
         return {}
     state: dict[str, Any] = json.loads(path.read_text())
     return state
-
-
-def port_is_free(port: int) -> bool:
-    """Whether nothing listens on this port of the loopback, under IPv4 or, where there is one, IPv6.
-
-    Both, since a browser sent to "localhost" may try either.
-    """
-    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
-        try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a former run linger
-                probe.bind((address, port))
-        except OSError:
-            if family == socket.AF_INET or _has_ipv6_loopback():
-                return False
-    return True
-
-
-def _has_ipv6_loopback() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-def _any_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from demo.stack import Process, Service, Stack, StackError, port_is_free, read_state
+from demo.ports import port_is_free
+from demo.stack import Process, Service, Stack, StackError, read_state
 
 LINGER = "import time\nprint('up', flush=True)\ntime.sleep(600)"
 
