@@ -8,7 +8,6 @@ from typing import Any
 
 from flask import Flask, Response, request
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from werkzeug.exceptions import NotFound
 
 from backend import jobs
@@ -64,10 +63,7 @@ def create_app(settings: Settings) -> Flask:
     def setup() -> dict[str, Any]:
         asked = read_setup(_body())
         parse_label_config(asked.label_config)
-        try:
-            project = store.register_project(asked.project_id, asked.label_config, extra_params=asked.extra_params)
-        except IntegrityError:  # registered by another thread or process since we looked
-            project = store.register_project(asked.project_id, asked.label_config, extra_params=asked.extra_params)
+        project = store.register_project(asked.project_id, asked.label_config, extra_params=asked.extra_params)
         return {"model_version": live_name(project.version)}
 
     @app.post("/predict")

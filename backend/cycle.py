@@ -24,6 +24,7 @@ from backend.learning.backbone import Backbone, Progress, embed, with_reachable_
 from backend.learning.config import LearningConfig
 from backend.learning.fold_backbones import load_backbones
 from backend.learning.folds import HOLDOUT
+from backend.learning.weights import save_crossfit
 from backend.registry import Registry, load_json, save_json
 from backend.scored import Floats, Scored, score
 from backend.settings import Settings
@@ -172,7 +173,7 @@ class Cycle:
                 groups=taken.groups.tolist(),
                 adjudicated=np.logical_or.reduce([taken.adjudicated[head.name] for head in heads]),
             )
-            crossfit.save(fit, self.folder / "heads.safetensors")
+            save_crossfit(fit, self.folder / "heads.safetensors")
             blocks = crossfit.predict(fit, members, taken.folds, crossfit.labelled_rows(targets))
         scored = score(
             taken.ids,

@@ -18,7 +18,7 @@ from backend.registry import Array, Registry, load_json
 from backend.scored import Scored
 from backend.settings import Settings
 from tasks import queue
-from tasks.client import Client
+from tasks.client import Client, LabelStudioError
 from tasks.codec import decode_current
 from tasks.image_cache import ImageCache
 from tasks.images import Images, ImageUnavailable
@@ -53,7 +53,7 @@ class Live:
         self.phrases = phrases_of(settings.phrases)
         self.registry = Registry(settings.state_dir)
         self._loaded: dict[int, Loaded] = {}
-        self._lock = threading.Lock()  # one thread loads or computes, the others look up
+        self._loading, self._computing = threading.Lock(), threading.Lock()
 
     def predict(self, project_id: int, tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """One entry {"result", "score", "model_version"} for each task ({"id", "data", ...}), in their order.
@@ -86,7 +86,7 @@ class Live:
 
     def _load(self, project: Project) -> Loaded:
         assert project.version is not None
-        with self._lock:
+        with self._loading:
             loaded = self._loaded.get(project.id)
             if loaded is None or loaded.number != project.version:
                 folder = self.registry.version(project.id, project.version)
@@ -124,7 +124,7 @@ class Live:
         found: dict[int, dict[str, Array]] = {}
         deadline = time.monotonic() + BUDGET
         try:
-            with self._lock:
+            with self._computing:  # one thread at a time: the others would only share the same cores
                 for start in range(0, len(tasks), CHUNK):
                     if time.monotonic() > deadline:
                         log.warning("new images left for the next cycle", tasks=len(tasks) - start)
@@ -137,6 +137,8 @@ class Live:
                     for index, probabilities in zip(good, said, strict=True):
                         if probabilities is not None:
                             found[chunk[index]["id"]] = probabilities
+        except LabelStudioError as error:
+            log.warning("new images cannot be fetched", error=str(error))
         finally:
             images.close()
             client.close()

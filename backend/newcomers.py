@@ -11,12 +11,13 @@ from backend.learning import crossfit
 from backend.learning.backbone import Backbone
 from backend.learning.decode import ImageError, decode
 from backend.learning.fold_backbones import load_backbones, predict_new
+from backend.learning.weights import load_crossfit
 from backend.registry import Array
 
 
 @lru_cache(maxsize=2)
 def _weights(backbones: Path, heads: Path) -> tuple[list[Backbone], crossfit.CrossFit]:
-    return load_backbones(backbones), crossfit.load(heads)
+    return load_backbones(backbones), load_crossfit(heads)
 
 
 def predict(folder: Path, about: Mapping[str, Any], images: Sequence[bytes]) -> list[dict[str, Array] | None]:

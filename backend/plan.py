@@ -1,6 +1,7 @@
 """Which tasks come next, and what their annotators are shown: a version's scores become the head of the queue."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from backend.scored import Floats, Scored
 from backend.settings import Settings
 from tasks.labels import Settled, settle
 from tasks.present import phrases_of, present
-from tasks.queue import Planned, enter
+from tasks.queue import Planned, enter, open_head
 from tasks.ranking.hybrid import PRESETS, Selection, Weights, greedy
 from tasks.ranking.interleave import lay_out
 from tasks.schema import Schema, parse_label_config
@@ -29,6 +30,31 @@ def extend_head(store: Store, registry: Registry, settings: Settings, project_id
     """Put up to `count` more open tasks at the end of a version's order, in the store; returns how many."""
     planned = _Planner(store, registry, settings, project_id, version).plan(count)
     return enter(store, project_id, version, planned)
+
+
+def preview(store: Store, registry: Registry, settings: Settings, project_id: int, top: int) -> list[dict[str, Any]]:
+    """The first `top` tasks of the queue: published and still open, then what would be published next.
+
+    Each with place, task, kind, score (hybrid), uncertainty, disagreement, published and why. Empty without a model.
+    """
+    project = store.project(project_id)
+    if project is None or project.published is None:
+        return []
+    planner = _Planner(store, registry, settings, project_id, project.published)
+    waiting = open_head(store, project_id)[:top]
+    with store.begin() as session:
+        query = select(Published).where(
+            Published.project_id == project_id, Published.version == project.published, Published.task_id.in_(waiting)
+        )
+        rows = [
+            (row.task_id, row.kind, row.score, row.why, True) for row in session.scalars(query.order_by(Published.rank))
+        ]
+    rows += [(item.task, item.kind, item.score, item.why, False) for item in planner.plan(top - len(rows))]
+    found = []
+    for place, (task, kind, score, why, published) in enumerate(rows, start=1):
+        about = {"place": place, "task": task, "kind": kind, "score": score, "published": published, "why": why}
+        found.append(about | planner.parts(task))
+    return found
 
 
 class _Planner:
@@ -88,6 +114,13 @@ class _Planner:
             score = None if index is None else float(selection.score[index])
             planned.append(Planned(slot.task, slot.kind, score, text, shown))
         return planned
+
+    def parts(self, task: int) -> dict[str, float | None]:
+        """The uncertainty and disagreement of a task; None where nothing is learnt yet."""
+        scores, row = self.scored.scores, self.scored.row_of.get(task)
+        if scores is None or row is None:
+            return {"uncertainty": None, "disagreement": None}
+        return {"uncertainty": float(scores.uncertainty[row]), "disagreement": float(scores.disagreement[row])}
 
     def _done(self, task: int) -> bool:
         return self.tasks[task].is_labeled

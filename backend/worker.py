@@ -15,7 +15,7 @@ from backend import jobs, plan, schedule
 from backend.cycle import Cycle, Stopped
 from backend.registry import Registry
 from backend.settings import Settings
-from tasks import queue, sync
+from tasks import ledger, queue, sync
 from tasks.client import Client, LabelStudioError
 from tasks.image_cache import ImageCache
 from tasks.images import Images
@@ -117,6 +117,8 @@ class Worker:
         size = queue.head_size(self.store, project_id, self.settings.batch_size, self.settings.head_hours)
         wanted = size - len(queue.open_head(self.store, project_id))
         added = plan.extend_head(self.store, self.registry, self.settings, project_id, version, wanted)
+        with self.store.begin() as session:
+            ledger.append(session, project_id, "refilled", {"version": version, "tasks": added})
         log.info("refilled the queue", project=project_id, version=version, tasks=added)
 
     def _start_job(self) -> None:

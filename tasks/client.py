@@ -23,8 +23,6 @@ class TokenAuth(httpx.Auth):
     The access token is renewed when a call comes back 401, so that no clock has to agree with the server's.
     """
 
-    requires_response_body = True
-
     def __init__(self, base_url: str, token: str) -> None:
         self._refresh_url = f"{base_url.rstrip('/')}/api/token/refresh/"
         self._token = token
@@ -42,6 +40,7 @@ class TokenAuth(httpx.Auth):
             if response.status_code != 401:
                 return
         renewal = yield httpx.Request("POST", self._refresh_url, json={"refresh": self._token})
+        renewal.read()
         if renewal.status_code != 200:
             raise LabelStudioError(
                 "Label Studio does not accept the token (SECOND_LOOK_LABEL_STUDIO_TOKEN):"

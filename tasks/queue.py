@@ -11,7 +11,6 @@ from statistics import median
 from typing import Any
 
 import structlog
-from label_studio_sdk.label_interface import LabelInterface
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -77,6 +76,8 @@ def push(store: Store, client: Client, project_id: int, version: int) -> int:
 
     Raises LabelStudioError when fewer were created than were sent: the order would have holes.
     """
+    from label_studio_sdk.label_interface import LabelInterface  # takes seconds to import; web workers need it not
+
     _record_ids(store, client, project_id, version)
     with store.begin() as session:
         unsent = _unsent(session, project_id, version)

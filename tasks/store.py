@@ -9,6 +9,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from tasks.tables import Project
@@ -29,14 +30,15 @@ class Store:
         if parsed.get_backend_name() == "sqlite":
             path = Path(parsed.database or "")
             path.parent.mkdir(parents=True, exist_ok=True)
-            engine = create_engine(parsed, connect_args={"timeout": 30})
+            # Row data stays out of errors, and so out of the log.
+            engine = create_engine(parsed, connect_args={"timeout": 30}, hide_parameters=True)
             event.listen(engine, "connect", _prepare_sqlite)
             # SQLite has no lock that spans a migration's statements: a file beside it keeps two starts apart.
             with path.with_suffix(".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 _migrate(engine)
         else:
-            engine = create_engine(parsed, pool_pre_ping=True)
+            engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
             _migrate(engine)
         return cls(engine)
 
@@ -60,11 +62,14 @@ class Store:
         extra_params: dict[str, Any] | None = None,
     ) -> Project:
         """Insert the project, or refresh its label config (and title, parameters where given)."""
+        try:
+            with self.begin() as session:
+                if session.get(Project, project_id) is None:
+                    session.add(Project(id=project_id, label_config=label_config, title="", extra_params={}, alarms=[]))
+        except IntegrityError:
+            pass  # another thread registered it at the same moment
         with self.begin() as session:
-            project = session.get(Project, project_id)
-            if project is None:
-                project = Project(id=project_id, label_config=label_config, title="", extra_params={}, alarms=[])
-                session.add(project)
+            project = session.get_one(Project, project_id)
             project.label_config = label_config
             if title is not None:
                 project.title = title

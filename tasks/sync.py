@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from tasks import ledger
 from tasks.client import Client
-from tasks.codec import decode_current, decode_result
+from tasks.codec import Decoded, decode_current, decode_result
 from tasks.schema import Schema, parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Project, Published, Task
@@ -177,7 +177,7 @@ def _person(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _origin(remote: dict[str, Any], known: Annotation | None) -> str:
+def _origin(remote: dict[str, Any], decoded: Decoded, known: Annotation | None) -> str:
     """Who made it: only what a person submitted counts.
 
     Bulk creation leaves `updated_by` empty: with a prediction as parent it is "Create annotations from
@@ -186,8 +186,8 @@ def _origin(remote: dict[str, Any], known: Annotation | None) -> str:
     """
     if remote["was_cancelled"]:
         return "skipped"
-    if not remote["result"]:
-        return "empty"
+    if not decoded.labels and not decoded.flagged:
+        return "empty"  # also where only our own text was submitted
     if _person(remote.get("updated_by")) is not None:
         return "person"
     machine = remote.get("parent_prediction") is not None or (known is not None and known.origin == "machine")
@@ -213,7 +213,7 @@ def _apply_annotation(
         annotation = Annotation(project_id=task.project_id, id=remote["id"], task_id=task.id)
         session.add(annotation)
     parent = remote.get("parent_prediction")
-    annotation.origin = _origin(remote, known)
+    annotation.origin = _origin(remote, decoded, known)
     annotation.parent_prediction = parent if parent is not None else annotation.parent_prediction
     annotation.completed_by = _person(remote.get("completed_by"))
     annotation.updated_by = _person(remote.get("updated_by"))

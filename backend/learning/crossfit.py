@@ -1,0 +1,169 @@
+"""One grouped K-fold fit: out-of-fold probabilities for labelled rows, an ensemble for all others.
+
+No out-of-fold probability comes from weights that saw the row or another row of its group: neither the
+heads' nor the backbone's. `folds` are those of `folds.assign`, HOLDOUT rows train nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.learning import calibrate, heads
+from backend.learning.arrays import Float32, Members, Rows, Targets
+from backend.learning.config import LearningConfig
+from backend.learning.folds import HOLDOUT
+from tasks.schema import Head
+
+CLEAN_ENOUGH = 100
+"""From so many adjudicated labels on, a head's temperature is fitted on them alone."""
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """K sets of S linear heads, set k fitted without fold k; a temperature and the kind of each head, by name."""
+
+    folds: tuple[heads.LinearHeads, ...]
+    temperatures: Mapping[str, float]
+    multiple: Mapping[str, bool]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Calibrated probabilities, per head (M, n, C), of the images in `rows` (n,), all from the same M members.
+
+    out_of_fold: these rows are labelled, and the members are those that saw neither them nor their group.
+    """
+
+    rows: Rows
+    members: Members
+    out_of_fold: bool
+
+
+def cross_fit(
+    embeddings: Sequence[Float32],
+    targets: Targets,
+    folds: NDArray[np.int8],
+    schema_heads: Sequence[Head],
+    config: LearningConfig,
+    groups: Sequence[str] | None = None,
+    row_weights: Float32 | None = None,
+    adjudicated: NDArray[np.bool_] | None = None,
+) -> CrossFit:
+    """Fit K sets of heads and the temperatures.
+
+    embeddings: K arrays (N, D), array k from the backbone that did not see fold k; or a single one, from
+    a backbone that saw no label. targets: per head (N, C), NaN rows unlabelled. groups and row_weights as
+    in `heads.fit`. adjudicated (N,): labels a person has checked. Raises ValueError where there are neither
+    one nor K embeddings.
+    """
+    _check_members(embeddings, config.folds)
+    labelled = labelled_rows(targets)
+    trainable = labelled & (folds != HOLDOUT)
+    fitted = []
+    for fold in range(config.folds):
+        rows = np.flatnonzero(trainable & (folds != fold))
+        members = heads.fit(
+            _of(embeddings, fold),
+            targets,
+            rows,
+            schema_heads,
+            config.head_seeds,
+            seed=config.seed * config.folds + fold,
+            groups=groups,
+            row_weights=row_weights,
+        )
+        fitted.append(members)
+
+    unseen = _unseen_logits(fitted, embeddings, folds, trainable)
+    temperatures = {}
+    for head in schema_heads:
+        known = trainable & ~np.isnan(targets[head.name]).any(axis=1)
+        if adjudicated is not None and (known & adjudicated).sum() >= CLEAN_ENOUGH:
+            known &= adjudicated
+        temperatures[head.name] = calibrate.temperature(
+            unseen[head.name][:, known], targets[head.name][known], head.multiple
+        )
+    return CrossFit(tuple(fitted), temperatures, {head.name: head.multiple for head in schema_heads})
+
+
+def predict(
+    crossfit: CrossFit, embeddings: Sequence[Float32], folds: NDArray[np.int8], labelled: NDArray[np.bool_]
+) -> list[Block]:
+    """Every row's calibrated probabilities, in at most K + 1 blocks.
+
+    Labelled rows of fold k get the S members of set k, which never saw their group. Unlabelled and
+    hold-out rows get all K x S members, in the order of the folds.
+    """
+    _check_members(embeddings, len(crossfit.folds))
+    blocks = []
+    for fold, members in enumerate(crossfit.folds):
+        rows = np.flatnonzero(labelled & (folds == fold))
+        if len(rows):
+            logits = heads.predict_logits(members, _of(embeddings, fold)[rows])
+            blocks.append(Block(rows, _calibrated(crossfit, logits), out_of_fold=True))
+    rows = np.flatnonzero(~labelled | (folds == HOLDOUT))
+    if len(rows):
+        blocks.append(Block(rows, ensemble(crossfit, [part[rows] for part in embeddings]), out_of_fold=False))
+    return blocks
+
+
+def ensemble(crossfit: CrossFit, embeddings: Sequence[Float32]) -> Members:
+    """Calibrated probabilities of all K x S members, per head (K x S, n, C), for rows that trained none of them."""
+    _check_members(embeddings, len(crossfit.folds))
+    parts = [heads.predict_logits(members, _of(embeddings, fold)) for fold, members in enumerate(crossfit.folds)]
+    logits = {name: np.concatenate([part[name] for part in parts]) for name in crossfit.multiple}
+    return _calibrated(crossfit, logits)
+
+
+def mean_probabilities(blocks: Sequence[Block], count: int) -> dict[str, Float32]:
+    """Per head (count, C): the mean over each row's members. Rows that are in no block are NaN."""
+    found: dict[str, Float32] = {}
+    for block in blocks:
+        for name, members in block.members.items():
+            if name not in found:
+                found[name] = np.full((count, members.shape[2]), np.nan, dtype=np.float32)
+            found[name][block.rows] = members.mean(axis=0)
+    return found
+
+
+def labelled_rows(targets: Targets) -> NDArray[np.bool_]:
+    """(N,): which rows have a label of at least one head."""
+    known: NDArray[np.bool_] = np.any([~np.isnan(truth).any(axis=1) for truth in targets.values()], axis=0)
+    return known
+
+
+def _unseen_logits(
+    fitted: Sequence[heads.LinearHeads],
+    embeddings: Sequence[Float32],
+    folds: NDArray[np.int8],
+    trainable: NDArray[np.bool_],
+) -> Members:
+    """Out-of-fold logits, per head (S, N, C); NaN for rows that are not trained on."""
+    found: Members = {}
+    for fold, members in enumerate(fitted):
+        rows = np.flatnonzero(trainable & (folds == fold))
+        for name, logits in heads.predict_logits(members, _of(embeddings, fold)[rows]).items():
+            if name not in found:
+                found[name] = np.full((len(logits), len(folds), logits.shape[2]), np.nan, dtype=np.float32)
+            found[name][:, rows] = logits
+    return found
+
+
+def _calibrated(crossfit: CrossFit, logits: Members) -> Members:
+    return {
+        name: calibrate.apply(scores, crossfit.temperatures[name], crossfit.multiple[name])
+        for name, scores in logits.items()
+    }
+
+
+def _of(embeddings: Sequence[Float32], fold: int) -> Float32:
+    return embeddings[fold] if len(embeddings) > 1 else embeddings[0]
+
+
+def _check_members(embeddings: Sequence[Float32], folds: int) -> None:
+    if len(embeddings) not in (1, folds):
+        raise ValueError(f"{len(embeddings)} backbones for {folds} folds: there must be one per fold, or one for all")

@@ -1,0 +1,91 @@
+"""Image files to pixels: any file an annotator may upload becomes uint8 RGB of one size, or a plain reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+PIXEL_LIMIT = 100_000_000
+
+# What Pillow's decoders raise on damaged input, beside OSError.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    AttributeError,
+    NotImplementedError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+
+class ImageError(ValueError):
+    """The file cannot be used as an image; the message says why, for the admin's `status`."""
+
+
+def decode(data: bytes | Path, size: int, pixel_limit: int = PIXEL_LIMIT) -> NDArray[np.uint8]:
+    """One image file (its bytes, or its path) as uint8 (size, size, 3).
+
+    The longer side is scaled to `size` and the rest padded with black: stretching to a square would
+    change what is measured (taller than wide is a sign of malignancy). Transparent pixels become black
+    too, so that a cut-out surround and the padding look alike, as around an ultrasound sector. Grey
+    beyond 8 bits is scaled by its own smallest and largest value, for 12-bit values in a 16-bit file
+    would otherwise come out black. EXIF rotation is applied; of several frames the first is taken.
+
+    Raises ImageError for a missing, empty, damaged or truncated file, for one that is not an image, and
+    for one of more than `pixel_limit` pixels.
+    """
+    if isinstance(data, bytes) and not data:
+        raise ImageError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+            width, height = image.size
+            if width * height > pixel_limit:
+                raise ImageError(f"the image has {width} x {height} pixels, more than the limit of {pixel_limit:,}")
+            # Lets the JPEG decoder skip detail beyond twice the size that is wanted.
+            image.draft(image.mode, (2 * size, 2 * size))
+            image.load()
+            return _letterbox(_rgb(ImageOps.exif_transpose(image)), size)
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError("the file is missing") from error
+    except UnidentifiedImageError as error:
+        raise ImageError("the file is not an image of a known format") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"the image has more pixels than the limit of {pixel_limit:,}") from error
+    except _DAMAGED as error:
+        raise ImageError(f"the image is damaged or cut short ({error})") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        values = np.where(np.isfinite(values), values, 0.0)
+        low, high = values.min(), values.max()
+        scaled = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
+        return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _letterbox(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    canvas = Image.new("RGB", (size, size))
+    canvas.paste(image.resize((width, height), Image.Resampling.BILINEAR), ((size - width) // 2, (size - height) // 2))
+    return np.asarray(canvas)

@@ -1,0 +1,134 @@
+"""`demo --check`: the whole loop, unattended, in a fresh folder, judged by what Label Studio really did."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from sqlalchemy import func, select
+
+from demo import labelstudio, oracle, run, truth
+from demo.oracle import Annotator, Visit
+from demo.run import Running
+from tasks import ledger, queue
+from tasks.client import Client
+from tasks.ranking.interleave import queue_key
+from tasks.tables import Annotation, Entry, Published
+
+RETRAININGS = 2
+REFILLS = 1
+ROUND = 10  # answers between two looks at what the worker did
+PATIENCE = 600.0  # seconds for the worker to catch up
+
+
+def check(data: Path | None, label_config: Path | None, sample: int | None, console: Console) -> dict[str, Any]:
+    """Start the stack, let two annotators answer in turn until it retrained twice and refilled once, and report.
+
+    Returns, beside the figures named in the README: `closed`, whether all of the loop held. images_per_second is
+    end to end: tasks, over the seconds from the worker's start to the first published queue.
+    """
+    with tempfile.TemporaryDirectory(prefix="second-look-") as folder:
+        began = time.monotonic()
+        with run.started(Path(folder), data, label_config, sample, console) as running:
+            seconds = run.first_queue(running, console)
+            first_queue = time.monotonic() - began
+            visits = _annotate(running)
+            return _judge(running, visits, seconds, first_queue)
+
+
+def _annotate(running: Running) -> list[Visit]:
+    """Answer until two retrainings and a refill have happened, or nothing is left to answer."""
+    second = labelstudio.sign_up(running.admin, running.credentials.annotator)
+    people = [
+        Annotator(running.admin, running.project, running.schema, "admin"),
+        Annotator(second, running.project, running.schema, "annotator"),
+    ]
+    visits: list[Visit] = []
+    while _events(running, "trained") <= RETRAININGS or _events(running, "refilled") < REFILLS:
+        answered = list(oracle.take_turns(people, running.folder.truth, ROUND))
+        visits += answered
+        running.stack.check()
+        if not answered:
+            break
+    _await_ledger(running, visits)
+    second.close()
+    return visits
+
+
+def _events(running: Running, event: str) -> int:
+    with running.store.begin() as session:
+        query = select(func.count()).where(Entry.project_id == running.project, Entry.event == event)
+        return session.scalar(query) or 0
+
+
+def _in_ledger(running: Running) -> set[int]:
+    with running.store.begin() as session:
+        query = select(Entry.annotation_id).where(Entry.project_id == running.project, Entry.event == "created")
+        return {number for number in session.scalars(query) if number is not None}
+
+
+def _await_ledger(running: Running, visits: list[Visit]) -> None:
+    """Give the worker time to hear of the last answers, and to publish what it is training."""
+    sent = {visit.annotation for visit in visits}
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if sent <= _in_ledger(running) and _events(running, "published") == _events(running, "trained"):
+            return
+        running.stack.check()
+        time.sleep(0.5)
+
+
+def _judge(running: Running, visits: list[Visit], seconds: float, first_queue: float) -> dict[str, Any]:
+    with running.store.begin() as session:
+        published: dict[str, dict[int, float]] = {}
+        for row in session.scalars(select(Published).where(Published.project_id == running.project)):
+            published.setdefault(queue.queue_name(row.version), {})[row.task_id] = queue_key(row.rank)
+        broken = ledger.verify(session, running.project)
+        people = session.scalar(
+            select(func.count()).where(Annotation.project_id == running.project, Annotation.origin == "person")
+        )
+    correlations = oracle.served_order_spearman(visits, published)
+    sent = {visit.annotation for visit in visits}
+    kept = sent & _in_ledger(running)
+    retrains, refills = _events(running, "trained") - 1, _events(running, "refilled")
+    client = Client(running.url, running.credentials.personal_access_token)
+    remote = client.project(running.project)
+    client.close()
+    project = running.store.project(running.project)
+    assert project is not None
+    matches = project.published is not None and remote["model_version"] == queue.queue_name(project.published)
+    twice = oracle.duplicates(visits)
+    unranked = sum(visit.version is None for visit in visits)
+    versions = truth.metrics_by_version(
+        running.store, running.settings.state_dir, running.project, running.schema, running.folder
+    )
+    spearman = min(correlations.values(), default=0.0)
+    value = {
+        "tasks": remote["task_number"],
+        "images_per_second": round(remote["task_number"] / seconds, 2),
+        "seconds_to_first_queue": round(first_queue, 1),
+        "served_order_spearman": spearman,
+        "served_outside_order": unranked,
+        "duplicates_served": len(twice),
+        "annotations_sent": len(visits),
+        "annotations_in_ledger": len(kept),
+        "annotations_counted": people,
+        "labels_corrected": truth.corrected(running.store, running.project),
+        "ledger_breaks": broken,
+        "retrains": retrains,
+        "refills": refills,
+        "model_versions": versions,
+        "queue_version_matches": matches,
+    }
+    value["closed"] = (
+        retrains >= RETRAININGS
+        and refills >= REFILLS
+        and spearman == 1.0
+        and not twice
+        and unranked == 0
+        and len(kept) == len(visits)
+        and not broken
+        and matches
+    )
+    return value

@@ -1,0 +1,309 @@
+"""The demo: Label Studio, the backend and the worker on one project, prepared and kept in one folder.
+
+A second start finds what the first one made and goes on with it.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from backend import status
+from backend.settings import Settings
+from demo import datafolder, labelstudio, oracle, truth
+from demo.datafolder import DataFolder, DataFolderError
+from demo.phantoms import write_phantoms
+from demo.stack import Service, Stack, StackError, read_state
+from tasks.client import Client, LabelStudioError
+from tasks.project import connect
+from tasks.schema import Schema, SchemaError, parse_label_config
+from tasks.store import Store
+
+IMAGES = 600
+CONFIG = Path(__file__).parents[1] / "label_config.xml"
+
+# Small enough for two CPU cores: the first queue is there within five minutes, without pretrained weights.
+LEARNING = {
+    "SECOND_LOOK_BACKBONE": "resnet10t",
+    "SECOND_LOOK_WEIGHTS": "scratch",
+    "SECOND_LOOK_IMAGE_SIZE": "112",
+    "SECOND_LOOK_BATCH_SIZE": "10",
+    "SECOND_LOOK_HEAD_HOURS": "0",
+    "SECOND_LOOK_RETRAIN_AFTER": "10",
+    "SECOND_LOOK_POLL_SECONDS": "5",
+}
+
+
+FIGURES = ("accuracy", "macro_f1", "auc", "ece")
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A demo whose processes run."""
+
+    stack: Stack
+    url: str
+    credentials: labelstudio.Credentials
+    admin: httpx.Client
+    project: int
+    label_config: str
+    schema: Schema
+    folder: DataFolder
+    store: Store
+    settings: Settings
+
+
+def demo(
+    folder: Path, data: Path | None, label_config: Path | None, sample: int | None, console: Console, as_json: bool
+) -> None:
+    """Start everything, wait for the first queue, say where it is, and stay until Ctrl-C."""
+    with started(folder, data, label_config, sample, console) as running:
+        seconds = first_queue(running, console)
+        about = {
+            "url": f"{running.url}/projects/{running.project}/data",
+            "email": running.credentials.admin.email,
+            "password": running.credentials.admin.password,
+            "project": running.project,
+            "seconds": round(seconds, 1),
+        }
+        if as_json:
+            print(json.dumps(about), flush=True)
+        console.print(
+            f"\n[bold]The queue is ready.[/bold] Open {about['url']}\n"
+            f"  log in as {about['email']} with {about['password']}\n"
+            f'  and press "Label All Tasks" (not "Label Tasks As Displayed": that is not the queue)\n\n'
+            f"In another terminal:\n"
+            f"  second-look demo --folder {folder} --oracle 100   answers 100 tasks and shows before and after\n\n"
+            f"Ctrl-C stops everything; the next start goes on from here."
+        )
+        running.stack.wait()
+
+
+def reset(folder: Path) -> None:
+    """Remove a demo's folder. Raises DemoError while it runs, or where the folder is none of a demo."""
+    if not folder.exists():
+        return
+    if not (folder / "stack.lock").exists():
+        raise DemoError(f"{folder} is not a demo's folder: it is left alone")
+    try:
+        with Stack(folder):
+            pass
+    except StackError as error:
+        raise DemoError(f"{error}. Stop it first.") from error
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def started(
+    folder: Path, data: Path | None, label_config: Path | None, sample: int | None, console: Console
+) -> Iterator[Running]:
+    """The stack with everything but the first model; stopped at the end. Raises DemoError."""
+    if data is not None and label_config is None:
+        raise DemoError("a data folder needs its label config: --label-config, or CONFIG= with make")
+    folder = folder.resolve()
+    try:
+        config = (label_config or CONFIG).read_text()
+        schema = parse_label_config(config)
+        with Stack(folder) as stack, bars(console) as progress:
+            source = data or _phantoms(folder / "data" / "phantoms", progress)
+            read = datafolder.read(source, schema, labelstudio.config_fields(config))
+            if sample is not None:
+                read = read.sample(sample, seed=0)
+            for problem in read.problems:
+                console.print(f"[yellow]{problem}[/yellow]")
+            running = _prepare(folder, stack, read, schema, (label_config or CONFIG).resolve(), progress)
+            progress.stop()
+            yield running
+    except (StackError, DataFolderError, LabelStudioError, SchemaError, OSError) as error:
+        raise DemoError(str(error)) from error
+
+
+def _phantoms(folder: Path, progress: Progress) -> Path:
+    if not (folder / "labels.csv").exists():
+        task = progress.add_task("drawing phantoms", total=IMAGES)
+        ceiling = write_phantoms(folder, IMAGES, 0, lambda done, total: progress.update(task, completed=done))
+        progress.console.print(
+            f"the true TI-RADS of these phantoms gives an AUC of {ceiling.realised:.3f}: the ceiling"
+        )
+    return folder
+
+
+def _prepare(
+    folder: Path, stack: Stack, read: DataFolder, schema: Schema, config_path: Path, progress: Progress
+) -> Running:
+    config = config_path.read_text()
+    credentials = labelstudio.Credentials.in_folder(folder)
+    port, backend_port = stack.port("label-studio", 8080), stack.port("backend", 9090)
+    url = f"http://127.0.0.1:{port}"
+    waiting = progress.add_task("starting Label Studio (a minute the first time)", total=None)
+    stack.start(labelstudio.service(folder / "label-studio", port, read.document_root, credentials))
+    progress.update(waiting, total=1, completed=1)
+    admin = labelstudio.session(url, credentials.admin)
+    token = labelstudio.personal_access_token(admin, credentials)
+    project = labelstudio.create_project(admin, f"Second Look: {read.folder.name}", config)["id"]
+    labelstudio.register_local_storage(admin, project, read.folder)
+    tasks = progress.add_task("importing tasks", total=len(read.rows))
+    labelstudio.import_tasks(
+        admin, project, read.task_data(), config, lambda done: progress.update(tasks, completed=done)
+    )
+
+    environment = LEARNING | {
+        "SECOND_LOOK_LABEL_STUDIO_URL": url,
+        "SECOND_LOOK_LABEL_STUDIO_TOKEN": token,
+        "SECOND_LOOK_STATE_DIR": str(folder / "state"),
+        "SECOND_LOOK_PORT": str(backend_port),
+        "SECOND_LOOK_PASSWORD": credentials.backend_password,
+        "SECOND_LOOK_TASK_LOCK_HOURS": str(labelstudio.TASK_LOCK_TTL_S / 3600),
+    }
+    # What the caller's environment sets wins over the demo's choices, but not over its addresses and secrets.
+    environment |= {name: os.environ[name] for name in LEARNING if name in os.environ}
+    with _environment(environment):
+        settings = Settings()
+    program = str(Path(sys.executable).parent / "second-look")
+    stack.start(Service("backend", [program, "serve"], environment, lambda: _answers(f"{settings.url}/health")))
+    client = Client(url, token)
+    connect(client, project, settings.url, settings.username, credentials.backend_password)
+    client.close()
+    stack.start(Service("worker", [program, "worker"], environment, None))
+    stack.state["demo"] = {"url": url, "project": project, "data": str(read.folder), "label_config": str(config_path)}
+    stack.save()
+    store = Store.open(settings.database)
+    return Running(stack, url, credentials, admin, project, config, schema, read, store, settings)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2.0).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def first_queue(running: Running, console: Console) -> float:
+    """Wait, showing the cycle's steps, until an order is published; returns the seconds. Raises DemoError."""
+    began = time.monotonic()
+    with bars(console) as progress:
+        shown: dict[str, TaskID] = {}
+        while True:
+            now = status.of_project(running.store, running.settings, running.project)
+            if now["queue"]["published"] is not None:
+                return time.monotonic() - began
+            job = now["training"]["job"] or {"state": "", "step": ""}
+            if job["state"] == "failed":
+                raise DemoError(
+                    f"the first training failed: {job['error']}. See {running.stack.folder}/logs/worker.log"
+                )
+            if job["step"]:
+                _show_step(progress, shown, job)
+            running.stack.check()
+            time.sleep(0.5)
+
+
+def _show_step(progress: Progress, shown: dict[str, TaskID], job: Mapping[str, Any]) -> None:
+    if job["step"] not in shown:
+        for earlier in shown.values():
+            progress.update(earlier, total=1, completed=1)
+        shown[job["step"]] = progress.add_task(job["step"], total=None)
+    progress.update(shown[job["step"]], completed=job["done"], total=job["total"] or None)
+
+
+def answer(folder: Path, count: int, console: Console) -> dict[str, Any]:
+    """Let the oracle answer `count` tasks of the demo that runs in `folder`, and measure before and after.
+
+    Returns answered, skipped, corrected (answers that changed a label on record), and per version the hold-out
+    metrics on the truth. Raises DemoError where no demo runs there.
+    """
+    kept = read_state(folder)
+    if not kept.get("pids"):
+        raise DemoError(f"no demo runs in {folder}: start one with `second-look demo --folder {folder}` and let it run")
+    about = kept["demo"]
+    config = Path(about["label_config"]).read_text()
+    schema = parse_label_config(config)
+    read = datafolder.read(Path(about["data"]), schema, labelstudio.config_fields(config))
+    credentials = labelstudio.Credentials.in_folder(folder)
+    store = Store.open(f"sqlite:///{(folder / 'state' / 'second-look.db').resolve()}")
+    with (
+        labelstudio.session(about["url"], credentials.admin) as first,
+        labelstudio.sign_up(first, credentials.annotator) as second,
+        bars(console) as progress,
+    ):
+        people = [
+            oracle.Annotator(first, about["project"], schema, "admin"),
+            oracle.Annotator(second, about["project"], schema, "annotator"),
+        ]
+        task = progress.add_task("answering", total=count)
+        visits = []
+        for visit in oracle.take_turns(people, read.truth, count):
+            visits.append(visit)
+            progress.update(task, advance=1)
+        _wait_for_quiet(store, folder, about["project"], progress)
+    versions = truth.metrics_by_version(store, folder / "state", about["project"], schema, read)
+    return {
+        "answered": sum(not visit.skipped for visit in visits),
+        "skipped": sum(visit.skipped for visit in visits),
+        "corrected": truth.corrected(store, about["project"]),
+        "model_versions": versions,
+    }
+
+
+def _wait_for_quiet(store: Store, folder: Path, project: int, progress: Progress) -> None:
+    """Until every answer was learnt or waits for more of them, so that `after` is after."""
+    task = progress.add_task("retraining", total=None)
+    settings = Settings(state_dir=folder / "state", retrain_after=int(LEARNING["SECOND_LOOK_RETRAIN_AFTER"]))
+    while True:
+        now = status.of_project(store, settings, project)
+        job = now["training"]["job"] or {"state": ""}
+        if job["state"] not in ("queued", "running") and now["training"]["labels_until_next"] > 0:
+            progress.update(task, total=1, completed=1)
+            return
+        time.sleep(0.5)
+
+
+def before_and_after(value: Mapping[str, Any]) -> Table:
+    """The first and the last version's hold-out figures on the truth, side by side."""
+    first, last = value["model_versions"][0], value["model_versions"][-1]
+    title = (
+        f"{value['answered']} answered, {value['corrected']} labels on record corrected;"
+        f" hold-out on the truth, v{first['version']} before and v{last['version']} after"
+    )
+    table = Table("control", *(f"{name} {when}" for name in FIGURES for when in ("before", "after")), title=title)
+    for head, figures in first["holdout"].items():
+        cells = []
+        for name in FIGURES:
+            for version in (figures, last["holdout"].get(head, {})):
+                number = version.get(name)
+                cells.append("-" if number is None else f"{number:.3f}")
+        table.add_row(head, *cells)
+    return table
+
+
+def bars(console: Console) -> Progress:
+    """Progress bars for whatever takes longer than two seconds."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
