@@ -10,7 +10,7 @@ from flask import Flask, Response, request
 from sqlalchemy import select
 from werkzeug.exceptions import NotFound
 
-from backend import jobs
+from backend import events, jobs
 from backend.live import Live
 from backend.middleware import explain_errors, guard, observe
 from backend.payloads import is_task, read_action, read_body, read_predict, read_project, read_setup
@@ -20,18 +20,6 @@ from tasks.queue import live_name
 from tasks.schema import parse_label_config
 from tasks.store import Store
 from tasks.tables import Project, Version
-
-HINTS = frozenset(
-    {
-        "TASKS_CREATED",
-        "TASKS_DELETED",
-        "ANNOTATION_CREATED",
-        "ANNOTATIONS_CREATED",
-        "ANNOTATION_UPDATED",
-        "ANNOTATIONS_DELETED",
-        "PROJECT_UPDATED",
-    }
-)
 
 
 def create_app(settings: Settings) -> Flask:
@@ -78,15 +66,9 @@ def create_app(settings: Settings) -> Flask:
     def webhook() -> dict[str, Any]:
         body = _body()
         action = read_action(body)
-        if action not in HINTS and action != "START_TRAINING":
+        if not events.concerns_us(action):
             return {"status": "ignored"}
-        project = registered(read_project(body))
-        if action == "START_TRAINING":
-            job = jobs.request(store, project.id, "cycle", "asked for in Label Studio")
-            bell.ring(project.id)
-            return {"status": "queued", "job": job}
-        bell.ring(project.id)
-        return {"status": "noted"}
+        return events.hear(store, bell, registered(read_project(body)).id, action)
 
     @app.get("/versions")
     def versions() -> dict[str, Any]:

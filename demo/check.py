@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from sqlalchemy import func, select
 
+from backend import status
 from demo import labelstudio, oracle, run, truth
 from demo.oracle import Annotator, Visit
 from demo.run import Running
@@ -45,7 +46,11 @@ def _annotate(running: Running) -> list[Visit]:
         Annotator(second, running.project, running.schema, "annotator"),
     ]
     visits: list[Visit] = []
-    while _events(running, "trained") <= RETRAININGS or _events(running, "refilled") < REFILLS:
+    while (trained := _events(running, "trained")) <= RETRAININGS or _events(running, "refilled") < REFILLS:
+        if trained <= RETRAININGS and _events(running, "refilled") >= REFILLS and not _labels_needed(running):
+            running.stack.check()
+            time.sleep(0.5)  # the next training is due but for the rest since the last one
+            continue
         answered = list(oracle.take_turns(people, running.folder.truth, ROUND))
         visits += answered
         running.stack.check()
@@ -54,6 +59,11 @@ def _annotate(running: Running) -> list[Visit]:
     _await_ledger(running, visits)
     second.close()
     return visits
+
+
+def _labels_needed(running: Running) -> int:
+    training: dict[str, int] = status.of_project(running.store, running.settings, running.project)["training"]
+    return training["labels_until_next"]
 
 
 def _events(running: Running, event: str) -> int:

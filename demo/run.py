@@ -31,6 +31,7 @@ from tasks.schema import Schema, SchemaError, parse_label_config
 from tasks.store import Store
 
 IMAGES = 600
+SEED = 1  # its true TI-RADS gives an AUC of 0.950
 CONFIG = Path(__file__).parents[1] / "label_config.xml"
 
 # Small enough for two CPU cores: the first queue is there within five minutes, without pretrained weights.
@@ -136,7 +137,7 @@ def started(
 def _phantoms(folder: Path, progress: Progress) -> Path:
     if not (folder / "labels.csv").exists():
         task = progress.add_task("drawing phantoms", total=IMAGES)
-        ceiling = write_phantoms(folder, IMAGES, 0, lambda done, total: progress.update(task, completed=done))
+        ceiling = write_phantoms(folder, IMAGES, SEED, lambda done, total: progress.update(task, completed=done))
         progress.console.print(
             f"the true TI-RADS of these phantoms gives an AUC of {ceiling.realised:.3f}: the ceiling"
         )

@@ -154,7 +154,7 @@ def _problem(truth: Float32, weights: Float32, repeats: Tensor, multiple: bool, 
     total = row_weights.sum(dim=0)
     return _Problem(
         known=known,
-        truth=torch.from_numpy(truth).to(device)[known],
+        truth=torch.from_numpy(np.ascontiguousarray(truth)).to(device)[known],
         row_weights=row_weights / total.clamp(min=1e-12),
         class_weights=torch.from_numpy(weights).to(device),
         ridge=RIDGE / total.clamp(min=1.0),

@@ -43,7 +43,7 @@ def train_backbone(
         raise ValueError(f"{len(rows)} labelled images: a backbone cannot be trained on fewer than 2")
     backbone = create(config, seed)
     device = next(backbone.model.parameters()).device
-    labels = {head.name: torch.from_numpy(targets[head.name]) for head in heads}
+    labels = {head.name: torch.from_numpy(np.ascontiguousarray(targets[head.name])) for head in heads}
     balance = {
         head.name: torch.from_numpy(class_weights(targets[head.name][rows], head.multiple)).to(device) for head in heads
     }
