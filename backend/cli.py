@@ -268,7 +268,8 @@ def demo(
             value = run.answer(folder, oracle, console)
             show(value, as_json, run.before_and_after(value))
         elif check:
-            value = checking.check(data, label_config, sample, Console(stderr=True))
+            with tempfile.TemporaryDirectory(prefix="second-look-") as fresh:
+                value = checking.check(Path(fresh), data, label_config, sample, Console(stderr=True))
             show(value, as_json, json.dumps(value, indent=1))
             if not value["closed"]:
                 raise typer.Exit(1)

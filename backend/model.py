@@ -19,11 +19,11 @@ from tasks.store import Store
 log = structlog.get_logger()
 
 
-class SecondLook(LabelStudioMLBase):  # type: ignore[misc]
+class SecondLook(LabelStudioMLBase):
     """Under `init_app` of 1.0.9 the project's number comes with each task, since that server passes no other."""
 
     def __init__(self, label_config: str | None = None, train_output: Any = None, **kwargs: Any) -> None:
-        super().__init__(label_config, train_output, **kwargs)
+        super().__init__(label_config, train_output, **kwargs)  # type: ignore[no-untyped-call]
         chosen = settings()
         self.store = Store.open(chosen.database)
         self.live, self.bell = Live(self.store, chosen), jobs.Bell(chosen)

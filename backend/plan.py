@@ -23,6 +23,7 @@ from tasks.store import Store
 from tasks.tables import Annotation, Project, Published, Task
 from tasks.why import Reason
 
+DIVERSITY = "coverage"  # the distance to the nearest task would buy outliers: artefacts, other organs
 BLOCK = 256  # planned tasks whose nearest reviewed task is searched at a time
 
 
@@ -133,9 +134,9 @@ class _Planner:
         reference = self._points(given) if given else None
         if self.scored.scores is None:
             base: Floats = np.zeros(len(pool), dtype=np.float32)
-            return greedy(base, points, 1.0, count, reference, diversity="coverage"), weights
+            return greedy(base, points, 1.0, count, reference, DIVERSITY), weights
         base = self.scored.scores.base(weights)[rows]
-        return greedy(base, points, weights.diversity, count, reference), weights
+        return greedy(base, points, weights.diversity, count, reference, DIVERSITY), weights
 
     def _weights(self, pool: NDArray[np.int64]) -> Weights:
         if self.settings.preset != "auto":

@@ -1,6 +1,5 @@
 """`demo --check`: the whole loop, unattended, in a fresh folder, judged by what Label Studio really did."""
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -23,19 +22,20 @@ ROUND = 10  # answers between two looks at what the worker did
 PATIENCE = 600.0  # seconds for the worker to catch up
 
 
-def check(data: Path | None, label_config: Path | None, sample: int | None, console: Console) -> dict[str, Any]:
-    """Start the stack, let two annotators answer in turn until it retrained twice and refilled once, and report.
+def check(
+    folder: Path, data: Path | None, label_config: Path | None, sample: int | None, console: Console
+) -> dict[str, Any]:
+    """Start the stack in a fresh folder, let two annotators answer in turn until it retrained twice and refilled once.
 
-    Returns, beside the figures named in the README: `closed`, whether all of the loop held. images_per_second is
-    end to end: tasks, over the seconds from the worker's start to the first published queue.
+    Returns the figures of the README and `closed`, whether all of the loop held. images_per_second is end to end:
+    tasks, over the seconds from the worker's start to the first published queue.
     """
-    with tempfile.TemporaryDirectory(prefix="second-look-") as folder:
-        began = time.monotonic()
-        with run.started(Path(folder), data, label_config, sample, console) as running:
-            seconds = run.first_queue(running, console)
-            first_queue = time.monotonic() - began
-            visits = _annotate(running)
-            return _judge(running, visits, seconds, first_queue)
+    began = time.monotonic()
+    with run.started(folder, data, label_config, sample, console) as running:
+        seconds = run.first_queue(running, console)
+        first_queue = time.monotonic() - began
+        visits = _annotate(running)
+        return _judge(running, visits, seconds, first_queue)
 
 
 def _annotate(running: Running) -> list[Visit]:

@@ -24,7 +24,7 @@ from tasks.tables import Annotation, Project, Published, Task
 log = structlog.get_logger()
 
 FULL_EVERY = 24 * 3600.0  # seconds
-OVERLAP = timedelta(seconds=60)  # read again: a slow transaction may commit behind the cursor
+OVERLAP = timedelta(seconds=60)  # before the last sync began: a slow transaction may have committed since
 
 
 @dataclass
@@ -53,6 +53,7 @@ def reconcile(
         LabelStudioError, httpx.HTTPError: Label Studio cannot be asked; the store keeps what it had.
         SchemaError: the project's label config has nothing to learn.
     """
+    began = client.now()
     remote = client.project(project_id)
     schema = parse_label_config(remote["label_config"])
     with store.begin() as session:
@@ -63,14 +64,12 @@ def reconcile(
         full = full or cursor is None or time.time() - (project.full_sync_at or 0.0) > FULL_EVERY
 
     changes = Changes(full=full)
-    since = None if full else _before(cursor)
+    since = None if full else cursor
     seen: set[int] = set()
-    newest = cursor or ""
     for page in client.tasks(project_id, since):
         with store.begin() as session:
             _apply_page(session, project_id, schema, page, changes)
         seen.update(row["id"] for row in page)
-        newest = max([newest, *(_utc(row["updated_at"]) for row in page)])
         if progress is not None:
             progress(len(seen), max(remote["task_number"], len(seen)))
     if full:
@@ -81,7 +80,8 @@ def reconcile(
             seen.update(row["id"] for row in page)
     with store.begin() as session:
         project = session.get_one(Project, project_id)
-        project.cursor, project.synced_at = newest or None, time.time()
+        project.cursor = (began - OVERLAP).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        project.synced_at = time.time()
         if full:
             project.full_sync_at = time.time()
             _forget(session, project_id, seen, changes)
@@ -108,59 +108,6 @@ def _known(store: Store, project_id: int) -> set[int]:
 def _utc(moment: str) -> str:
     """Label Studio's time in one form, so that times compare as text."""
     return datetime.fromisoformat(moment).astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _before(cursor: str | None) -> str | None:
-    if cursor is None:
-        return None
-    return (datetime.fromisoformat(cursor) - OVERLAP).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _apply_page(
-    session: Session, project_id: int, schema: Schema, page: list[dict[str, Any]], changes: Changes
-) -> None:
-    ids = [row["id"] for row in page]
-    tasks = {
-        task.id: task for task in session.scalars(select(Task).where(Task.project_id == project_id, Task.id.in_(ids)))
-    }
-    annotations: dict[int, dict[int, Annotation]] = {task: {} for task in ids}
-    query = select(Annotation).where(Annotation.project_id == project_id, Annotation.task_id.in_(ids))
-    for annotation in session.scalars(query):
-        annotations[annotation.task_id][annotation.id] = annotation
-    for row in page:
-        task = tasks.get(row["id"])
-        if task is None:
-            task = Task(project_id=project_id, id=row["id"], group=None, site=None, fold=None, pixels=None)
-            session.add(task)
-        if task.updated_at != _utc(row["updated_at"]):
-            changes.tasks += 1
-        _apply_task(task, row, schema)
-        known = annotations[task.id]
-        for remote in row.get("annotations", []):
-            changes.annotations += _apply_annotation(session, schema, task, known.get(remote["id"]), remote)
-        there = {remote["id"] for remote in row.get("annotations", [])}
-        actor = _person(row.get("updated_by"))
-        for annotation in known.values():
-            if annotation.deleted_at is None and annotation.id not in there:
-                _delete(session, annotation, actor)
-                changes.annotations += 1
-
-
-def _apply_task(task: Task, row: dict[str, Any], schema: Schema) -> None:
-    labels, problems = decode_current(schema, row["data"])
-    image = str(row["data"].get(schema.image_field) or "")
-    if task.image is not None and task.image != image:
-        task.pixels = task.image_error = None  # another image: read it anew
-    task.data, task.image = row["data"], image
-    task.current, task.problems = labels, list(problems)
-    task.site = _text(row["data"], schema.site_field)
-    group = _text(row["data"], schema.group_field)
-    if group is not None and group != task.group:
-        task.group, task.fold = group, None  # another patient: the fold must be that patient's
-    task.is_labeled = bool(row["is_labeled"])
-    task.annotations, task.cancelled = row["total_annotations"], row["cancelled_annotations"]
-    task.updated_at, task.updated_by = _utc(row["updated_at"]), _person(row.get("updated_by"))
-    task.deleted_at = None
 
 
 def _text(data: dict[str, Any], field: str | None) -> str | None:

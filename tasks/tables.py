@@ -34,7 +34,7 @@ class Project(Base):
     title: Mapped[str] = mapped_column(default="")
     label_config: Mapped[str]
     extra_params: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    cursor: Mapped[str | None]  # newest task.updated_at seen, where the next incremental sync starts
+    cursor: Mapped[str | None]  # task.updated_at from which the next incremental sync reads
     synced_at: Mapped[float | None]
     full_sync_at: Mapped[float | None]
     version: Mapped[int | None]  # number of the newest complete model

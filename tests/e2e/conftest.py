@@ -1,0 +1,72 @@
+"""The whole loop on small phantoms: Label Studio, the backend and the worker as `second-look demo` starts them."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from demo import run
+from demo.phantoms import write_phantoms
+from demo.run import Running
+
+IMAGES = 120
+# Enough for a loop, not for a good model: the check on 600 phantoms measures that.
+QUICK = {
+    "SECOND_LOOK_EPOCHS": "1",
+    "SECOND_LOOK_IMAGE_SIZE": "64",
+    "SECOND_LOOK_FOLDS": "3",
+    "SECOND_LOOK_POLL_SECONDS": "1",
+}
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    """Returns as soon as a condition holds; fails when it does not in time."""
+
+    def wait(condition: Callable[[], object], seconds: float = 240.0) -> None:
+        deadline, pause = time.monotonic() + seconds, threading.Event()
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {seconds} s"
+            pause.wait(0.2)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of 120 phantoms."""
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    write_phantoms(folder, IMAGES, 3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start_loop(
+    label_studio_template: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], AbstractContextManager[Running]]:
+    """Starts a loop of one's own: everything runs, the first training has begun."""
+
+    @contextmanager
+    def start() -> Iterator[Running]:
+        folder = tmp_path_factory.mktemp("loop") / "demo"
+        shutil.copytree(label_studio_template, folder)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in QUICK.items():
+                patch.setenv(name, value)
+            with run.started(folder, phantoms, run.CONFIG, None, Console(stderr=True)) as running:
+                yield running
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def loop(start_loop: Callable[[], AbstractContextManager[Running]]) -> Iterator[Running]:
+    """A loop whose first queue is published, shared by the tests of a module."""
+    with start_loop() as running:
+        run.first_queue(running, Console(stderr=True))
+        yield running

@@ -1,0 +1,108 @@
+"""The labelling screen as an annotator sees it, in a real browser at 1366 x 768."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, Response, sync_playwright
+from sqlalchemy import select
+
+from demo.run import Running
+from tasks.codec import decode_result
+from tasks.tables import Annotation, Published
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SCROLLS = """() => [...document.querySelectorAll('*')].filter(element =>
+    ['auto', 'scroll'].includes(getComputedStyle(element).overflowY)
+    && element.clientHeight > 0 && element.scrollHeight > element.clientHeight + 1).length"""
+
+
+@pytest.fixture(scope="module")
+def page(loop: Running) -> Iterator[Page]:
+    """A browser that is logged in as the admin."""
+    program = next(path for name in NAMES if (path := shutil.which(name)))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1366, "height": 768})
+        page.set_default_timeout(60_000)
+        page.goto(f"{loop.url}/user/login/")
+        page.fill("input[name=email]", loop.credentials.admin.email)
+        page.fill("input[name=password]", loop.credentials.admin.password)
+        page.click("button[type=submit]")
+        page.wait_for_url(lambda url: "login" not in url)
+        yield page
+        browser.close()
+
+
+def is_next_task(response: Response) -> bool:
+    return "id=next_task" in response.url and response.request.method == "POST"
+
+
+def ticked(page: Page) -> set[str]:
+    return {str(box.get_attribute("name")) for box in page.locator(".sl-answers input:checked").all()}
+
+
+def expected_ticks(loop: Running, row: Published) -> set[str]:
+    labels = decode_result(loop.schema, row.shown).labels
+    return {name for names in labels.values() for name in names}
+
+
+def test_an_annotator_works_down_the_queue(loop: Running, page: Page, until) -> None:  # type: ignore[no-untyped-def]
+    with loop.store.begin() as session:
+        order = session.scalars(select(Published).where(Published.version == 1).order_by(Published.rank)).all()
+    page.goto(f"{loop.url}/projects/{loop.project}/data")
+    with page.expect_response(is_next_task) as served:
+        page.get_by_text("Label All Tasks").click()
+    kinds = set()
+    for row in order[:6]:
+        assert served.value.json()["id"] == row.task_id  # exactly the next-ranked task
+        page.wait_for_selector(".sl-answers .lsf-choices")
+        text = page.locator("[data-testid=htx-textbox-content]").first
+        assert text.inner_text().strip() == row.why
+        assert ticked(page) == expected_ticks(loop, row)
+        kinds.add(row.kind)
+
+        # Everything there is to answer is visible at once.
+        assert page.evaluate(SCROLLS) == 0
+        submit = page.get_by_test_id("bottombar-submit-button")
+        floor = submit.bounding_box()["y"]  # type: ignore[index]
+        groups = page.locator(".lsf-choices").all()
+        assert len(groups) == 8  # seven controls and the flag
+        assert all((box := group.bounding_box())["y"] >= 0 and box["y"] + box["height"] <= floor for group in groups)  # type: ignore[index]
+
+        # The reason cannot be written over.
+        text.click()
+        page.keyboard.type("overwritten")
+        assert text.inner_text().strip() == row.why
+
+        for line in page.locator(".sl-answers .sl-row").all():
+            choices = line.locator(".lsf-choices label")
+            if (
+                line.locator(".lsf-choices").count()
+                and not line.locator("input:checked").count()
+                and choices.count() > 1
+            ):
+                choices.first.click()
+        with page.expect_response(is_next_task) as served:
+            submit.click()
+    assert "ranked" in kinds
+
+    def arrived() -> bool:
+        with loop.store.begin() as session:
+            said = session.scalars(select(Annotation).where(Annotation.origin == "person")).all()
+            return {row.task_id for row in order[:6]} <= {annotation.task_id for annotation in said}
+
+    until(arrived)
+    with loop.store.begin() as session:
+        parents = dict(session.execute(select(Annotation.task_id, Annotation.parent_prediction)).all())
+    assert all(parents[row.task_id] == row.prediction_id for row in order[:6])
