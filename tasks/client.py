@@ -86,7 +86,7 @@ class Client:
 
     def now(self) -> datetime:
         """Label Studio's clock, to the second, by which its tasks' `updated_at` is written."""
-        response = self.http.head("/health", auth=None)
+        response = self.http.head("/health")
         return parsedate_to_datetime(response.headers["date"])
 
     # projects

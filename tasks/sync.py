@@ -110,6 +110,53 @@ def _utc(moment: str) -> str:
     return datetime.fromisoformat(moment).astimezone(UTC).isoformat(timespec="microseconds")
 
 
+def _apply_page(
+    session: Session, project_id: int, schema: Schema, page: list[dict[str, Any]], changes: Changes
+) -> None:
+    ids = [row["id"] for row in page]
+    tasks = {
+        task.id: task for task in session.scalars(select(Task).where(Task.project_id == project_id, Task.id.in_(ids)))
+    }
+    annotations: dict[int, dict[int, Annotation]] = {task: {} for task in ids}
+    query = select(Annotation).where(Annotation.project_id == project_id, Annotation.task_id.in_(ids))
+    for annotation in session.scalars(query):
+        annotations[annotation.task_id][annotation.id] = annotation
+    for row in page:
+        task = tasks.get(row["id"])
+        if task is None:
+            task = Task(project_id=project_id, id=row["id"], group=None, site=None, fold=None, pixels=None)
+            session.add(task)
+        if task.updated_at != _utc(row["updated_at"]):
+            changes.tasks += 1
+        _apply_task(task, row, schema)
+        known = annotations[task.id]
+        for remote in row.get("annotations", []):
+            changes.annotations += _apply_annotation(session, schema, task, known.get(remote["id"]), remote)
+        there = {remote["id"] for remote in row.get("annotations", [])}
+        actor = _person(row.get("updated_by"))
+        for annotation in known.values():
+            if annotation.deleted_at is None and annotation.id not in there:
+                _delete(session, annotation, actor)
+                changes.annotations += 1
+
+
+def _apply_task(task: Task, row: dict[str, Any], schema: Schema) -> None:
+    labels, problems = decode_current(schema, row["data"])
+    image = str(row["data"].get(schema.image_field) or "")
+    if task.image is not None and task.image != image:
+        task.pixels = task.image_error = None  # another image: read it anew
+    task.data, task.image = row["data"], image
+    task.current, task.problems = labels, list(problems)
+    task.site = _text(row["data"], schema.site_field)
+    group = _text(row["data"], schema.group_field)
+    if group is not None and group != task.group:
+        task.group, task.fold = group, None  # another patient: the fold must be that patient's
+    task.is_labeled = bool(row["is_labeled"])
+    task.annotations, task.cancelled = row["total_annotations"], row["cancelled_annotations"]
+    task.updated_at, task.updated_by = _utc(row["updated_at"]), _person(row.get("updated_by"))
+    task.deleted_at = None
+
+
 def _text(data: dict[str, Any], field: str | None) -> str | None:
     value = data.get(field) if field is not None else None
     return None if value in (None, "") else str(value)
