@@ -133,6 +133,8 @@ class Live:
                     urls = [str(task["data"].get(loaded.schema.image_field) or "") for task in chunk]
                     fetched = dict(images.fetch_many(urls, CHUNK))
                     good = {i: data for i, data in fetched.items() if not isinstance(data, ImageUnavailable)}
+                    if not good:
+                        continue
                     said = newcomers.predict(loaded.folder, loaded.about, list(good.values()))
                     for index, probabilities in zip(good, said, strict=True):
                         if probabilities is not None:
