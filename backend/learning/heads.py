@@ -15,7 +15,7 @@ from backend.learning.arrays import Float32, Members, Rows, Targets
 from backend.learning.balance import class_weights
 from tasks.schema import Head
 
-RIDGE = 50.0
+RIDGE = 250.0
 """What the squared weights cost, in rows: the penalty is RIDGE / (2 n) |w|^2 beside a mean loss over n rows."""
 BIAS_RIDGE = 1e-5
 """Keeps the bias of a class that never occurs finite."""
