@@ -13,7 +13,7 @@ from werkzeug.exceptions import NotFound
 from backend import events, jobs
 from backend.live import Live
 from backend.middleware import explain_errors, guard, observe
-from backend.payloads import is_task, read_action, read_body, read_predict, read_project, read_setup
+from backend.payloads import check_parameters, is_task, read_action, read_body, read_predict, read_project, read_setup
 from backend.settings import Settings
 from backend.telemetry import Telemetry
 from tasks.queue import live_name
@@ -51,6 +51,7 @@ def create_app(settings: Settings) -> Flask:
     def setup() -> dict[str, Any]:
         asked = read_setup(_body())
         parse_label_config(asked.label_config)
+        check_parameters(settings, asked.extra_params)
         project = store.register_project(asked.project_id, asked.label_config, extra_params=asked.extra_params)
         return {"model_version": live_name(project.version)}
 

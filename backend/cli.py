@@ -102,6 +102,8 @@ def worker(as_json: Json = False) -> None:
 
 
 def _worker(log_format: Literal["json"] | None = None) -> Any:
+    # Threads that wait for each other sleep instead of spinning: the cores are shared with Label Studio and annotators.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from backend import logs
     from backend.settings import settings
     from backend.worker import Worker

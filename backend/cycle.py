@@ -78,6 +78,7 @@ class Cycle:
         project = self.store.project(self.project_id)
         assert project is not None  # a job belongs to a project
         self.label_config = project.label_config
+        self.settings = self.settings.tuned(project.extra_params)
         self.schema = parse_label_config(self.label_config)
 
         taken = self._snapshot()

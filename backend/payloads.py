@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from backend.settings import Settings
+
 LARGEST_ID = 2**31 - 1  # Label Studio's own identifiers are 32-bit integers
 
 
@@ -37,6 +39,14 @@ def read_body(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadPayload("the request body must be a JSON object")
     return body
+
+
+def check_parameters(settings: Settings, extra_params: dict[str, Any]) -> None:
+    """Raise BadPayload where a value among the ML backend's extra parameters is not allowed."""
+    try:
+        settings.tuned(extra_params)
+    except ValueError as error:
+        raise BadPayload(str(error)) from error
 
 
 def read_setup(body: dict[str, Any]) -> Setup:

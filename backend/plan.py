@@ -41,6 +41,7 @@ def preview(store: Store, registry: Registry, settings: Settings, project_id: in
     project = store.project(project_id)
     if project is None or project.published is None:
         return []
+    settings = settings.tuned(project.extra_params)
     planner = _Planner(store, registry, settings, project_id, project.published)
     waiting = open_head(store, project_id)[:top]
     with store.begin() as session:

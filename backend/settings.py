@@ -6,14 +6,20 @@ platforms mount them.
 
 import ipaddress
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.learning.config import LearningConfig
+
+TUNABLE = frozenset(
+    {"batch_size", "head_hours", "retrain_after", "preset", "uncertainty", "disagreement_threshold", "phrases", "mode"}
+)
+"""What an admin may also set per project, in the extra parameters of its ML backend."""
 
 
 class Settings(BaseSettings):
@@ -108,6 +114,21 @@ class Settings(BaseSettings):
             epochs=self.epochs,
             seed=self.seed,
         )
+
+    def tuned(self, extra_params: Mapping[str, Any]) -> "Settings":
+        """These settings with what a project's ML backend sets in its extra parameters.
+
+        Parameters that are none of TUNABLE are somebody else's. Raises ValueError, naming the parameter, for a value
+        that is not allowed.
+        """
+        known = {name: value for name, value in extra_params.items() if name in TUNABLE}
+        if not known:
+            return self
+        try:
+            return type(self).model_validate(self.model_dump() | known)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"extra parameter {first['loc'][0]!r}: {first['msg']}") from error
 
     def listens_beyond_loopback(self) -> bool:
         """Whether other machines can reach the backend (a host name other than localhost counts as yes)."""

@@ -31,6 +31,7 @@ def of_project(store: Store, settings: Settings, project_id: int) -> dict[str, A
     waiting = len(queue.open_head(store, project_id))
     with store.begin() as session:
         project = session.get_one(Project, project_id)
+        settings = settings.tuned(project.extra_params)
         tasks = _count(session, Task, project_id, Task.deleted_at.is_(None))
         pending, needed = schedule.pending(session, project_id), schedule.threshold(session, settings, project_id)
         return {

@@ -56,7 +56,8 @@ class StoreCollector(Collector):
                 select(Job.project_id, Job.kind, Job.state, func.count()).group_by(Job.project_id, Job.kind, Job.state)
             ).all()
             until_training = {
-                p.id: schedule.threshold(session, self.settings, p.id) - schedule.pending(session, p.id)
+                p.id: schedule.threshold(session, self.settings.tuned(p.extra_params), p.id)
+                - schedule.pending(session, p.id)
                 for p in projects
             }
 

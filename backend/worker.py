@@ -102,21 +102,22 @@ class Worker:
         sync.reconcile(self.store, self.client, project_id)
         repaired = queue.guard(self.store, self.client, project_id)
         with self.store.begin() as session:
-            published = session.get_one(Project, project_id).published
+            project = session.get_one(Project, project_id)
+        published, settings = project.published, self.settings.tuned(project.extra_params)
         if published is not None:
             if queue.wants_refill(self.store, self.client, project_id):
-                self._refill(project_id, published)
+                self._refill(project_id, published, settings)
             queue.push(self.store, self.client, project_id, published)  # also what a kill left unsent
             if sweeping:
                 queue.sweep(self.store, self.client, project_id, self.settings.task_lock_hours)
-        if reason := schedule.training_due(self.store, self.settings, project_id):
+        if reason := schedule.training_due(self.store, settings, project_id):
             jobs.request(self.store, project_id, "cycle", reason)
         return repaired
 
-    def _refill(self, project_id: int, version: int) -> None:
-        size = queue.head_size(self.store, project_id, self.settings.batch_size, self.settings.head_hours)
+    def _refill(self, project_id: int, version: int, settings: Settings) -> None:
+        size = queue.head_size(self.store, project_id, settings.batch_size, settings.head_hours)
         wanted = size - len(queue.open_head(self.store, project_id))
-        added = plan.extend_head(self.store, self.registry, self.settings, project_id, version, wanted)
+        added = plan.extend_head(self.store, self.registry, settings, project_id, version, wanted)
         with self.store.begin() as session:
             ledger.append(session, project_id, "refilled", {"version": version, "tasks": added})
         log.info("refilled the queue", project=project_id, version=version, tasks=added)
