@@ -16,7 +16,14 @@ PAGE = 200  # tasks a request: a page with annotations and predictions stays a f
 
 
 class LabelStudioError(RuntimeError):
-    """Label Studio refused a call; the message names the call and what it answered."""
+    """Label Studio refused a call; the message names the call and what it answered.
+
+    status: the HTTP status, where there was an answer.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class TokenAuth(httpx.Auth):
@@ -43,14 +50,32 @@ class TokenAuth(httpx.Auth):
                 return
         renewal = yield httpx.Request("POST", self._refresh_url, json={"refresh": self._token})
         renewal.read()
-        if renewal.status_code != 200:
+        if renewal.status_code >= 500:  # a proxy without its server says nothing about the token
+            renewal.raise_for_status()
+        if renewal.status_code in (400, 401, 403):
             raise LabelStudioError(
                 "Label Studio does not accept the token (SECOND_LOOK_LABEL_STUDIO_TOKEN):"
-                f" {renewal.status_code} {renewal.text[:200]}. Create a new personal access token there."
+                f" {renewal.status_code} {renewal.text[:200]}. Create a new personal access token there.",
+                renewal.status_code,
             )
-        self._access = renewal.json()["access"]
+        self._access = _decoded(renewal)["access"]
         request.headers["Authorization"] = f"Bearer {self._access}"
         yield request
+
+
+def _decoded(response: httpx.Response) -> Any:
+    """The answer's JSON; None for an empty answer. Raises LabelStudioError for whatever is no answer of the API."""
+    call = f"{response.request.method} {response.request.url.path}"
+    if not response.is_success:
+        where = response.headers.get("Location")
+        text = f"redirects to {where}: use the address it is served at" if where else response.text[:500]
+        raise LabelStudioError(f"{call}: {response.status_code} {text}", response.status_code)
+    try:
+        return response.json() if response.content else None
+    except ValueError as error:
+        raise LabelStudioError(
+            f"{call}: the answer is no JSON but {response.text[:60]!r}. Is this the address of Label Studio?"
+        ) from error
 
 
 def _worth_retrying(error: Exception) -> bool:
@@ -76,9 +101,7 @@ class Client:
         response = self.http.request(method, path, **arguments)
         if response.status_code in (502, 503, 504):
             response.raise_for_status()
-        if response.is_error:
-            raise LabelStudioError(f"{method} {path}: {response.status_code} {response.text[:500]}")
-        return response.json() if response.content else None
+        return _decoded(response)
 
     @stamina.retry(on=_worth_retrying, attempts=5, timeout=60)
     def _read(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
@@ -112,16 +135,25 @@ class Client:
     # tasks and annotations
 
     def tasks(self, project_id: int, since: str | None = None) -> Iterator[list[dict[str, Any]]]:
-        """Pages of tasks with their annotations and predictions, oldest change first.
+        """Pages of tasks with their annotations and predictions, by number: changes while we read reorder nothing.
 
-        since: only tasks whose `updated_at` is not before this time (ISO 8601). Every change of an annotation
-        moves it: submits, updates, single and bulk deletions, annotations made from predictions.
+        since: only tasks whose `updated_at` is after this time (UTC, ISO 8601 with microseconds and Z). Every change
+        of an annotation moves it: submits, updates, single and bulk deletions, annotations made from predictions. A
+        change of the project's overlap does not, although it closes and reopens tasks.
         """
         query: dict[str, Any] = {"ordering": ["tasks:id"]}
         if since is not None:
             items = [{"filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime", "value": since}]
             query["filters"] = {"conjunction": "and", "items": items}
         yield from self._task_pages(project_id, query)
+
+    def newest_change(self, project_id: int) -> str | None:
+        """The newest `updated_at` of the project's tasks; None without tasks."""
+        query = json.dumps({"ordering": ["-tasks:updated_at"]})
+        found = self._read(
+            "/api/tasks", {"project": project_id, "fields": "task_only", "page": 1, "page_size": 1, "query": query}
+        )["tasks"]
+        return str(found[0]["updated_at"]) if found else None
 
     def tasks_by_id(self, project_id: int, ids: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
         """Pages of just these tasks, with their annotations, predictions and drafts."""
@@ -131,18 +163,20 @@ class Client:
 
     def _task_pages(self, project_id: int, query: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
         page, seen = 1, 0
+        parameters = {
+            "project": project_id,
+            "fields": "all",
+            "resolve_uri": "false",
+            "page_size": PAGE,
+            "query": json.dumps(query, separators=(",", ":")),  # servers bound the length of an address
+        }
         while True:
-            answer = self._read(
-                "/api/tasks",
-                {
-                    "project": project_id,
-                    "fields": "all",
-                    "resolve_uri": "false",
-                    "page": page,
-                    "page_size": PAGE,
-                    "query": json.dumps(query),
-                },
-            )
+            try:
+                answer = self._read("/api/tasks", parameters | {"page": page})
+            except LabelStudioError as error:
+                if page > 1 and error.status == 404:
+                    return  # deletions while we read left no such page
+                raise
             yield answer["tasks"]
             seen += len(answer["tasks"])
             if not answer["tasks"] or seen >= answer["total"]:

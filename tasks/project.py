@@ -20,6 +20,7 @@ def connect(client: Client, project_id: int, backend_url: str, username: str, pa
     example because it blocks local addresses.
     """
     changes = []
+    backend_url = backend_url.rstrip("/")
     project = client.project(project_id)
     if project["sampling"] != SAMPLING:
         client.update_project(project_id, sampling=SAMPLING)
@@ -36,7 +37,11 @@ def connect(client: Client, project_id: int, backend_url: str, username: str, pa
         "basic_auth_user": username,
         "basic_auth_pass": password,
     }
-    ours = [row for row in client.ml_backends(project_id) if row["title"] == TITLE]
+    ours = [
+        row
+        for row in client.ml_backends(project_id)
+        if row["title"] == TITLE or row["url"].rstrip("/") == backend_url  # an admin may have connected it by hand
+    ]
     urls = {f"{backend_url}/webhook"}
     if ours:
         client.update_ml_backend(ours[0]["id"], body)  # also unchanged: Label Studio never shows its password
@@ -72,7 +77,7 @@ def _connect_webhook(
     }
     # Label Studio makes a webhook of its own, without authorization, for each ML backend: it becomes ours.
     ours = [row for row in client.webhooks(project_id) if row["url"] in known]
-    if any(row["url"] == url and row.get("headers") == headers and row["is_active"] for row in ours):
+    if any(all(row.get(field) == value for field, value in body.items()) for row in ours):
         return []
     client.save_webhook(body, ours[0]["id"] if ours else None)
     return [f"webhook: {url}, with authorization"]

@@ -7,23 +7,36 @@ what Label Studio already has is asked for before anything is sent twice.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from tasks import ledger
 from tasks.client import Client, LabelStudioError
+from tasks.pace import annotators, head_size
 from tasks.project import SAMPLING
 from tasks.ranking.interleave import Kind, queue_key
 from tasks.store import Store
-from tasks.tables import Annotation, Project, Published, Task, Version
+from tasks.tables import Project, Published, Task, Version
+
+__all__ = [
+    "Planned",
+    "annotators",
+    "enter",
+    "flip",
+    "guard",
+    "head_size",
+    "live_name",
+    "open_head",
+    "push",
+    "queue_name",
+    "sweep",
+    "wants_refill",
+]
 
 log = structlog.get_logger()
-
-DAY = 24 * 3600.0  # seconds
 
 
 def queue_name(version: int) -> str:
@@ -74,13 +87,14 @@ def enter(store: Store, project_id: int, version: int, planned: Sequence[Planned
 def push(store: Store, client: Client, project_id: int, version: int) -> int:
     """Import what Label Studio does not have yet of a version, in one request; returns how many were imported.
 
-    Raises LabelStudioError when fewer were created than were sent: the order would have holes.
+    Tasks that are gone in Label Studio are left out: one of them would make it refuse all. Raises LabelStudioError
+    when fewer were created than were sent: the order would have holes.
     """
     from label_studio_sdk.label_interface import LabelInterface  # takes seconds to import; web workers need it not
 
-    _record_ids(store, client, project_id, version)
+    living = _record_ids(store, client, project_id, version)
     with store.begin() as session:
-        unsent = _unsent(session, project_id, version)
+        unsent = [row for row in _unsent(session, project_id, version) if row.task_id in living]
         if not unsent:
             return 0
         project = session.get_one(Project, project_id)
@@ -104,67 +118,90 @@ def push(store: Store, client: Client, project_id: int, version: int) -> int:
     return len(body)
 
 
-def _unsent(session: Session, project_id: int, version: int) -> Sequence[Published]:
+def _living(session: Session, project_id: int, version: int, *conditions: ColumnElement[bool]) -> Sequence[Published]:
+    """A version's order, without tasks that were deleted."""
     query = (
         select(Published)
         .join(Task, (Task.project_id == Published.project_id) & (Task.id == Published.task_id))
-        .where(
-            Published.project_id == project_id,
-            Published.version == version,
-            Published.prediction_id.is_(None),
-            Task.deleted_at.is_(None),
-        )
+        .where(Published.project_id == project_id, Published.version == version, Task.deleted_at.is_(None), *conditions)
         .order_by(Published.rank)
     )
     return session.scalars(query).all()
 
 
-def _record_ids(store: Store, client: Client, project_id: int, version: int) -> None:
-    """Keep the numbers Label Studio gave to a version's predictions: annotations name them as their parent."""
+def _unsent(session: Session, project_id: int, version: int) -> Sequence[Published]:
+    return _living(session, project_id, version, Published.prediction_id.is_(None))
+
+
+def _record_ids(store: Store, client: Client, project_id: int, version: int, *, again: bool = False) -> set[int]:
+    """Keep the numbers Label Studio gave to a version's predictions: annotations name them as their parent.
+
+    again: also of those that have one, which may be gone. Returns which of these tasks Label Studio still has.
+    """
+    chosen = _living if again else _unsent
     with store.begin() as session:
-        ids = [row.task_id for row in _unsent(session, project_id, version)]
-    name = queue_name(version)
+        ids = [row.task_id for row in chosen(session, project_id, version)]
+    name, found = queue_name(version), set[int]()
     for page in client.tasks_by_id(project_id, ids):
         numbers = {
-            task["id"]: prediction["id"]
+            task["id"]: next((row["id"] for row in task["predictions"] if row["model_version"] == name), None)
             for task in page
-            for prediction in task["predictions"]
-            if prediction["model_version"] == name
         }
         with store.begin() as session:
-            for row in _unsent(session, project_id, version):
+            for row in chosen(session, project_id, version):
                 row.prediction_id = numbers.get(row.task_id, row.prediction_id)
+        found.update(numbers)
+    return found
 
 
 def flip(store: Store, client: Client, project_id: int, version: int) -> None:
-    """Let a pushed version order the queue: one atomic change of the project's model version."""
-    client.update_project(project_id, model_version=queue_name(version), sampling=SAMPLING)
+    """Let a pushed version order the queue: one atomic change of the project's model version.
+
+    A version of which nothing was pushed, since nothing waits for an annotation, takes nothing over.
+    """
     with store.begin() as session:
-        project = session.get_one(Project, project_id)
-        if project.published == version:
+        size = _pushed(session, project_id, version)
+        if not size:
+            log.info("nothing to publish", project=project_id, version=version)
             return
-        project.published = version
-        session.get_one(Version, (project_id, version)).published_at = time.time()
-        size = session.scalar(
-            select(func.count()).where(Published.project_id == project_id, Published.version == version)
-        )
-        ledger.append(session, project_id, "published", {"version": version, "tasks": size})
-    log.info("published", project=project_id, version=version, tasks=size)
+        project = session.get_one(Project, project_id)
+        if project.published != version:
+            project.published = version
+            session.get_one(Version, (project_id, version)).published_at = time.time()
+            ledger.append(session, project_id, "published", {"version": version, "tasks": size})
+            log.info("published", project=project_id, version=version, tasks=size)
+    # Last, so that the guard of another thread never takes this change for somebody else's.
+    client.update_project(project_id, model_version=queue_name(version), sampling=SAMPLING)
+
+
+def _pushed(session: Session, project_id: int, version: int) -> int:
+    """How many living tasks have a prediction of that version, as far as we know."""
+    return len(_living(session, project_id, version, Published.prediction_id.is_not(None)))
 
 
 def guard(store: Store, client: Client, project_id: int) -> list[str]:
-    """Repair what makes the queue silently random: sampling or model version changed; returns what was repaired."""
+    """Repair what makes the queue silently random; returns what was repaired.
+
+    Predictions that somebody deleted (Label Studio keeps their version as the project's, and orders nothing), a
+    changed sampling, a changed model version.
+    """
     with store.begin() as session:
         version = session.get_one(Project, project_id).published
-    if version is None:
-        return []
+        if version is None:
+            return []
+        pushed = _pushed(session, project_id, version)
+    repaired, name = [], queue_name(version)
+    if client.model_versions(project_id).get(name, 0) < pushed:
+        _record_ids(store, client, project_id, version, again=True)
+        if sent := push(store, client, project_id, version):
+            repaired.append(f"{sent} predictions of {name} were deleted in Label Studio and are sent again")
     remote = client.project(project_id)
-    wanted = {"sampling": SAMPLING, "model_version": queue_name(version)}
-    changed = {name: value for name, value in wanted.items() if remote[name] != value}
+    wanted = {"sampling": SAMPLING, "model_version": name}
+    changed = {field: value for field, value in wanted.items() if remote[field] != value}
     if changed:
         client.update_project(project_id, **changed)
         log.warning("queue settings were changed in Label Studio and are repaired", project=project_id, **changed)
-    return [f"{name} was {remote[name]!r}, set back to {value!r}" for name, value in changed.items()]
+    return repaired + [f"{field} was {remote[field]!r}, set back to {value!r}" for field, value in changed.items()]
 
 
 def open_head(store: Store, project_id: int) -> list[int]:
@@ -183,38 +220,6 @@ def open_head(store: Store, project_id: int) -> list[int]:
             .order_by(Published.rank)
         )
         return list(session.scalars(query))
-
-
-def head_size(store: Store, project_id: int, batch: int, hours: float) -> int:
-    """How many tasks to publish: three batches, or `hours` of work at the annotators' pace, whichever is more.
-
-    The pace is that of the last day: over its annotators, one task per median lead time.
-    """
-    with store.begin() as session:
-        rows = session.execute(
-            select(Annotation.completed_by, Annotation.lead_time).where(
-                Annotation.project_id == project_id,
-                Annotation.origin == "person",
-                Annotation.lead_time.is_not(None),
-                Annotation.created_at >= _iso(time.time() - DAY),
-            )
-        ).all()
-    times: dict[int | None, list[float]] = {}
-    for row in rows:
-        times.setdefault(row.completed_by, []).append(max(row.lead_time, 1.0))
-    pace = sum(3600.0 / median(seconds) for seconds in times.values())  # tasks an hour
-    return max(3 * batch, round(pace * hours))
-
-
-def annotators(store: Store, project_id: int) -> int:
-    """How many people annotated within the last day; at least one."""
-    with store.begin() as session:
-        query = select(func.count(Annotation.completed_by.distinct())).where(
-            Annotation.project_id == project_id,
-            Annotation.origin.in_(["person", "skipped"]),
-            Annotation.created_at >= _iso(time.time() - DAY),
-        )
-        return max(session.scalar(query) or 0, 1)
 
 
 def wants_refill(store: Store, client: Client, project_id: int) -> bool:
@@ -280,7 +285,3 @@ def sweep(store: Store, client: Client, project_id: int, lock_hours: float) -> l
         deleted.append(version.number)
         log.info("deleted old predictions", project=project_id, version=version.number)
     return deleted
-
-
-def _iso(moment: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))

@@ -61,7 +61,10 @@ class Store:
         title: str | None = None,
         extra_params: dict[str, Any] | None = None,
     ) -> Project:
-        """Insert the project, or refresh its label config (and title, parameters where given)."""
+        """Insert the project, or refresh its label config (and title, parameters where given).
+
+        A changed label config makes the next reconcile read everything again.
+        """
         try:
             with self.begin() as session:
                 if session.get(Project, project_id) is None:
@@ -70,7 +73,8 @@ class Store:
             pass  # another thread registered it at the same moment
         with self.begin() as session:
             project = session.get_one(Project, project_id)
-            project.label_config = label_config
+            if project.label_config != label_config:
+                project.label_config, project.cursor = label_config, None
             if title is not None:
                 project.title = title
             if extra_params is not None:
