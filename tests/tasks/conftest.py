@@ -206,8 +206,9 @@ def scene(
     def make(tasks: int, config: str = CONFIG) -> Scene:
         title = request.node.name[:50]
         project = call(label_studio.admin, "POST", "/api/projects", json={"title": title, "label_config": config})["id"]
-        rows = [data(number) for number in range(tasks)]
-        call(label_studio.admin, "POST", f"/api/projects/{project}/import", json=rows)
+        if tasks:
+            rows = [data(number) for number in range(tasks)]
+            call(label_studio.admin, "POST", f"/api/projects/{project}/import", json=rows)
         store = Store.open(f"sqlite:///{tmp_path / 'store.db'}")
         store.register_project(project, config)
         users = dict(zip((admin, annotator), sessions, strict=True))

@@ -1,0 +1,103 @@
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, select, text
+
+from tasks.store import Store
+from tasks.tables import Base, Project
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'folder' / 'store.db'}"
+
+
+def test_migrations_make_the_tables_of_the_models(url: str) -> None:
+    store = Store.open(url)
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+        found = set(inspect(connection).get_table_names())
+    assert found == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_opening_again_keeps_what_is_there(url: str) -> None:
+    Store.open(url).register_project(1, "<View/>")
+    again = Store.open(url)
+    assert again.project(1).label_config == "<View/>"
+    assert again.project(2) is None
+    with again.engine.connect() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert connection.scalar(text("PRAGMA foreign_keys")) == 1
+
+
+def test_processes_may_open_a_new_store_at_the_same_time(url: str) -> None:
+    program = f"from tasks.store import Store; Store.open({url!r}).register_project(1, '<View/>')"
+    starts = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
+    assert [start.wait() for start in starts] == [0, 0]
+    assert Store.open(url).project(1) is not None
+
+
+def test_registering_refreshes_what_is_given(url: str) -> None:
+    store = Store.open(url)
+    made = store.register_project(1, "<View/>", title="Nodules", extra_params={"batch_size": 5})
+    assert (made.title, made.extra_params, made.alarms, made.version, made.cursor) == (
+        "Nodules",
+        {"batch_size": 5},
+        [],
+        None,
+        None,
+    )
+    with store.begin() as session:
+        session.get_one(Project, 1).cursor = "2026-01-01T00:00:00.000000+00:00"
+    again = store.register_project(1, "<View/>")
+    assert (again.title, again.extra_params) == ("Nodules", {"batch_size": 5})
+    assert again.cursor == "2026-01-01T00:00:00.000000+00:00"
+    # What was read by the old label config has to be read again.
+    assert store.register_project(1, "<View><Image/></View>", extra_params={}).cursor is None
+    assert store.project(1).extra_params == {}
+    assert store.project(1).label_config == "<View><Image/></View>"
+
+
+def test_threads_may_register_a_project_at_the_same_time(url: str) -> None:
+    store, start, failed = Store.open(url), threading.Barrier(6), []
+
+    def register() -> None:
+        start.wait()
+        try:
+            store.register_project(1, "<View/>")
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    threads = [threading.Thread(target=register) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    with store.begin() as session:
+        assert len(session.scalars(select(Project)).all()) == 1
+
+
+def test_a_failed_transaction_leaves_nothing_and_errors_hide_row_data(url: str) -> None:
+    store = Store.open(url)
+    with pytest.raises(RuntimeError), store.begin() as session:
+        session.add(Project(id=1, label_config="<View/>"))
+        raise RuntimeError
+    assert store.project(1) is None
+    with pytest.raises(Exception, match="FOREIGN KEY") as caught, store.begin() as session:
+        session.execute(text("INSERT INTO heartbeats VALUES ('secret-host', 1.0)"))
+        session.execute(
+            text(
+                "INSERT INTO jobs (project_id, kind, state, reason, step, done, total, attempts, created_at)"
+                " VALUES (9, :kind, '', '', '', 0, 0, 0, 0)"
+            ),
+            {"kind": "patient-17"},
+        )
+    assert "patient-17" not in str(caught.value)
