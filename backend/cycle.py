@@ -32,6 +32,7 @@ from backend.snapshot import Snapshot, take
 from tasks import ledger, queue
 from tasks.client import Client
 from tasks.images import Images
+from tasks.pace import head_size
 from tasks.schema import Head, parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Job, Project, Version
@@ -236,7 +237,7 @@ class Cycle:
     def _publish(self) -> None:
         """Publish the head of the new order, then let it take over."""
         self._begin("publishing the queue")
-        size = queue.head_size(self.store, self.project_id, self.settings.batch_size, self.settings.head_hours)
+        size = head_size(self.store, self.project_id, self.settings.batch_size, self.settings.head_hours)
         plan.extend_head(self.store, self.registry, self.settings, self.project_id, self.number, size)
         queue.push(self.store, self.client, self.project_id, self.number)
         queue.flip(self.store, self.client, self.project_id, self.number)

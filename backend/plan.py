@@ -1,6 +1,6 @@
 """Which tasks come next, and what their annotators are shown: a version's scores become the head of the queue."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from backend.registry import Registry, load_json
 from backend.scored import Floats, Scored
 from backend.settings import Settings
 from tasks.labels import Settled, settle
+from tasks.pace import annotators
 from tasks.present import phrases_of, present
 from tasks.queue import Planned, enter, open_head
 from tasks.ranking.hybrid import PRESETS, Selection, Weights, greedy
@@ -77,9 +78,11 @@ class _Planner:
             ).all()
             self.published = set(ranks)
             self.reviewed_control = _reviewed_control(session, project_id)
-        self.known = [int(task) for task in self.scored.ids if int(task) in self.tasks]
-        about = load_json(folder / "backbones.json")
-        self.where = registry.backbones(project_id, about["number"])
+        self.where = registry.backbones(project_id, load_json(folder / "backbones.json")["number"])
+        embedded = embeddings.known(self.where, 0)
+        # A task whose image was changed since is not the one that was scored.
+        self.known = [int(task) for task in self.scored.ids if self._has(int(task), embedded)]
+        self.annotators = annotators(store, project_id)
 
     def plan(self, count: int) -> list[Planned]:
         """Lay out `count` slots: ranked tasks, and among them the control arm and the hold-out."""
@@ -124,8 +127,12 @@ class _Planner:
             return {"uncertainty": None, "disagreement": None}
         return {"uncertainty": float(scores.uncertainty[row]), "disagreement": float(scores.disagreement[row])}
 
+    def _has(self, task: int, embedded: Container[str]) -> bool:
+        return task in self.tasks and self.tasks[task].pixels in embedded
+
     def _done(self, task: int) -> bool:
-        return self.tasks[task].is_labeled
+        """Labelled, or skipped by everybody: Label Studio offers a skipped task to the others only."""
+        return self.tasks[task].is_labeled or self.tasks[task].cancelled >= self.annotators
 
     def _rank(self, pool: NDArray[np.int64], rows: NDArray[np.intp], count: int) -> tuple[Selection, Weights]:
         """Select the best of the pool; with nothing learnt yet, coverage of what the images look like alone orders."""

@@ -19,6 +19,7 @@ from tasks import ledger, queue, sync
 from tasks.client import Client, LabelStudioError
 from tasks.image_cache import ImageCache
 from tasks.images import Images
+from tasks.pace import head_size
 from tasks.schema import SchemaError
 from tasks.store import Store
 from tasks.tables import Job, Project
@@ -89,6 +90,9 @@ class Worker:
             except (LabelStudioError, httpx.HTTPError, SchemaError) as error:
                 log.warning("project cannot be looked after", project=project_id, error=str(error))
                 alarms = [str(error)]
+            except Exception as error:  # a fault of ours with one project must not stop the worker for all
+                log.exception("project cannot be looked after", project=project_id)
+                alarms = [f"{type(error).__name__}: {error}"]
             with self.store.begin() as session:
                 session.get_one(Project, project_id).alarms = alarms
         if sweeping:
@@ -115,7 +119,7 @@ class Worker:
         return repaired
 
     def _refill(self, project_id: int, version: int, settings: Settings) -> None:
-        size = queue.head_size(self.store, project_id, settings.batch_size, settings.head_hours)
+        size = head_size(self.store, project_id, settings.batch_size, settings.head_hours)
         wanted = size - len(queue.open_head(self.store, project_id))
         added = plan.extend_head(self.store, self.registry, settings, project_id, version, wanted)
         with self.store.begin() as session:

@@ -14,7 +14,7 @@ from demo.run import Running
 from tasks import ledger, queue
 from tasks.client import Client
 from tasks.ranking.interleave import queue_key
-from tasks.tables import Annotation, Entry, Published
+from tasks.tables import Annotation, Entry, Job, Published
 
 RETRAININGS = 2
 REFILLS = 1
@@ -39,7 +39,11 @@ def check(
 
 
 def _annotate(running: Running) -> list[Visit]:
-    """Answer until two retrainings and a refill have happened, or nothing is left to answer."""
+    """Answer until two retrainings and a refill have happened, or nothing is left to answer.
+
+    The first training took minutes and a retraining rests twice as long, so the first one is asked for in Label
+    Studio, as an admin would by "Start training"; the second comes by itself, when enough was answered.
+    """
     second = labelstudio.sign_up(running.admin, running.credentials.annotator)
     people = [
         Annotator(running.admin, running.project, running.schema, "admin"),
@@ -48,8 +52,10 @@ def _annotate(running: Running) -> list[Visit]:
     visits: list[Visit] = []
     while (trained := _events(running, "trained")) <= RETRAININGS or _events(running, "refilled") < REFILLS:
         if trained <= RETRAININGS and _events(running, "refilled") >= REFILLS and not _labels_needed(running):
+            if trained == 1 and _idle(running):
+                labelstudio.call(running.admin, "POST", f"/api/ml/{_ml_backend(running)}/train", json={})
             running.stack.check()
-            time.sleep(0.5)  # the next training is due but for the rest since the last one
+            time.sleep(0.5)
             continue
         answered = list(oracle.take_turns(people, running.folder.truth, ROUND))
         visits += answered
@@ -64,6 +70,17 @@ def _annotate(running: Running) -> list[Visit]:
 def _labels_needed(running: Running) -> int:
     training: dict[str, int] = status.of_project(running.store, running.settings, running.project)["training"]
     return training["labels_until_next"]
+
+
+def _idle(running: Running) -> bool:
+    with running.store.begin() as session:
+        busy = select(Job.id).where(Job.project_id == running.project, Job.state.in_(["queued", "running"]))
+        return session.scalars(busy).first() is None
+
+
+def _ml_backend(running: Running) -> int:
+    found = labelstudio.call(running.admin, "GET", "/api/ml", params={"project": running.project})
+    return int(found[0]["id"])
 
 
 def _events(running: Running, event: str) -> int:

@@ -15,26 +15,11 @@ from sqlalchemy.orm import Session
 
 from tasks import ledger
 from tasks.client import Client, LabelStudioError
-from tasks.pace import annotators, head_size
+from tasks.pace import annotators
 from tasks.project import SAMPLING
 from tasks.ranking.interleave import Kind, queue_key
 from tasks.store import Store
 from tasks.tables import Project, Published, Task, Version
-
-__all__ = [
-    "Planned",
-    "annotators",
-    "enter",
-    "flip",
-    "guard",
-    "head_size",
-    "live_name",
-    "open_head",
-    "push",
-    "queue_name",
-    "sweep",
-    "wants_refill",
-]
 
 log = structlog.get_logger()
 
@@ -204,8 +189,11 @@ def guard(store: Store, client: Client, project_id: int) -> list[str]:
     return repaired + [f"{field} was {remote[field]!r}, set back to {value!r}" for field, value in changed.items()]
 
 
-def open_head(store: Store, project_id: int) -> list[int]:
-    """The tasks of the published order that still wait for an annotation, first first."""
+def open_head(store: Store, project_id: int, *, skipped: bool = True) -> list[int]:
+    """The tasks of the published order that still wait for an annotation, first first.
+
+    skipped: also those that somebody skipped, which Label Studio offers to the others only.
+    """
     with store.begin() as session:
         query = (
             select(Published.task_id)
@@ -219,7 +207,7 @@ def open_head(store: Store, project_id: int) -> list[int]:
             )
             .order_by(Published.rank)
         )
-        return list(session.scalars(query))
+        return list(session.scalars(query if skipped else query.where(Task.cancelled == 0)))
 
 
 def wants_refill(store: Store, client: Client, project_id: int) -> bool:
@@ -227,7 +215,7 @@ def wants_refill(store: Store, client: Client, project_id: int) -> bool:
 
     No call tells who holds a lock, but nobody holds more than one task of the stream: every member may hold one.
     """
-    active, waiting = annotators(store, project_id), len(open_head(store, project_id))
+    active, waiting = annotators(store, project_id), len(open_head(store, project_id, skipped=False))
     if waiting >= 3 * active + max(active, client.members()):
         return False
     with store.begin() as session:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from backend import plan
-from tasks.tables import Project
+from tasks.tables import Project, Task
 
 
 def test_ranked_tasks_come_in_the_order_of_their_score(world) -> None:
@@ -80,3 +80,18 @@ def test_the_same_state_gives_the_same_head(make_world, tmp_path: Path) -> None:
         world.extend(50)
         heads.append([(row.task_id, row.kind) for row in world.published()])
     assert heads[0] == heads[1]
+
+
+def test_a_task_whose_image_changed_waits_for_the_next_version(world) -> None:
+    with world.store.begin() as session:
+        session.get_one(Task, (1, 1)).pixels = "another"
+        session.get_one(Task, (1, 2)).pixels = None
+    world.extend(120)
+    assert not {1, 2} & {row.task_id for row in world.published()}
+
+
+def test_what_everybody_skipped_is_not_published_again(world) -> None:
+    with world.store.begin() as session:
+        session.get_one(Task, (1, 1)).cancelled = 1
+    world.extend(120)
+    assert 1 not in {row.task_id for row in world.published()}

@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from demo.labelstudio import call
 from demo.oracle import Annotator, duplicates, served_order_spearman, take_turns
-from tasks import ledger, queue
+from tasks import ledger, pace, queue
 from tasks.client import LabelStudioError
 from tasks.queue import Planned
 from tasks.ranking.interleave import queue_key
@@ -224,7 +224,7 @@ def test_refill_is_wanted_while_three_unlocked_tasks_an_annotator_are_left(scene
     assert not queue.wants_refill(s.store, s.client, s.project)
     s.skip(ids[2], s.admin)  # a second annotator: 3 x 2 + 2
     s.reconcile()
-    assert queue.annotators(s.store, s.project) == 2
+    assert pace.annotators(s.store, s.project) == 2
     assert queue.wants_refill(s.store, s.client, s.project)
     queue.enter(s.store, s.project, 1, plan(s, [ids[7]]))
     assert not queue.wants_refill(s.store, s.client, s.project)  # nothing is left to publish
@@ -232,8 +232,8 @@ def test_refill_is_wanted_while_three_unlocked_tasks_an_annotator_are_left(scene
 
 def test_the_head_is_three_batches_or_hours_of_work(scene: Make) -> None:
     s = scene(0)
-    assert queue.annotators(s.store, s.project) == 1
-    assert queue.head_size(s.store, s.project, batch=10, hours=2.0) == 30
+    assert pace.annotators(s.store, s.project) == 1
+    assert pace.head_size(s.store, s.project, batch=10, hours=2.0) == 30
     now, past = time.time(), time.time() - 25 * 3600
     rows = [(1, 30.0, now), (1, 10.0, now), (1, 20.0, now), (2, 0.1, now), (3, 5.0, past), (4, None, now)]
     with s.store.begin() as session:
@@ -255,9 +255,9 @@ def test_the_head_is_three_batches_or_hours_of_work(scene: Make) -> None:
                 )
             )
     # 180 and 3600 tasks an hour: a lead time below a second counts as one.
-    assert queue.head_size(s.store, s.project, batch=10, hours=2.0) == 2 * (180 + 3600)
-    assert queue.head_size(s.store, s.project, batch=10_000, hours=2.0) == 30_000
-    assert queue.annotators(s.store, s.project) == 3
+    assert pace.head_size(s.store, s.project, batch=10, hours=2.0) == 2 * (180 + 3600)
+    assert pace.head_size(s.store, s.project, batch=10_000, hours=2.0) == 30_000
+    assert pace.annotators(s.store, s.project) == 3
 
 
 def test_names_never_meet() -> None:

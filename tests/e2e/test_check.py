@@ -1,0 +1,54 @@
+"""`second-look demo --check`: the whole loop, judged by what Label Studio served and kept."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from demo import check
+
+ROOT = Path(__file__).parents[2]
+DDTI = ROOT.parent / "shared" / "data" / "ddti"
+
+
+def assert_closed(found: dict[str, Any]) -> None:
+    assert found["served_order_spearman"] == 1.0
+    assert found["duplicates_served"] == 0
+    assert found["served_outside_order"] == 0
+    assert found["annotations_in_ledger"] == found["annotations_sent"] > 0
+    assert found["retrains"] >= 2 and found["refills"] >= 1
+    assert found["queue_version_matches"] is True
+    assert found["ledger_breaks"] == []
+    assert found["closed"] is True
+    assert [version["version"] for version in found["model_versions"]][:3] == [1, 2, 3]
+
+
+def test_the_loop_closes_on_phantoms() -> None:
+    program = Path(sys.executable).parent / "second-look"
+    done = subprocess.run([program, "demo", "--check", "--json"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout
+    found = json.loads(done.stdout)
+    assert_closed(found)
+    assert found["tasks"] == 600
+    assert found["labels_corrected"] > 0
+    for version in found["model_versions"]:
+        assert set(version["holdout"]["bom"]) == {"n", "accuracy", "macro_f1", "auc", "ece"}
+    assert found["model_versions"][0]["holdout"]["bom"]["auc"] >= 0.85
+
+
+@pytest.mark.skipif(not DDTI.exists(), reason="the DDTI images lie in a folder of their own")
+def test_the_loop_closes_on_thyroid_images(
+    label_studio_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECOND_LOOK_EPOCHS", "2")
+    folder = tmp_path / "demo"
+    shutil.copytree(label_studio_template, folder)
+    config = ROOT / "docs" / "examples" / "ddti.xml"
+    found = check.check(folder, DDTI, config, 160, Console(stderr=True))
+    assert_closed(found)
+    assert 100 < found["tasks"] <= 160
