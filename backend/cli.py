@@ -259,6 +259,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Start Label Studio, the backend and the worker on a project whose queue the model orders."""
+    from demo import answer as answering
     from demo import check as checking
     from demo import run
 
@@ -267,8 +268,8 @@ def demo(
             run.reset(folder)
             show({"removed": str(folder)}, as_json, f"removed {folder}")
         elif oracle is not None:
-            value = run.answer(folder, oracle, console)
-            show(value, as_json, run.before_and_after(value))
+            value = answering.answer(folder, oracle, console)
+            show(value, as_json, answering.before_and_after(value))
         elif check:
             with tempfile.TemporaryDirectory(prefix="second-look-") as fresh:
                 value = checking.check(Path(fresh), data, label_config, sample, Console(stderr=True))

@@ -53,7 +53,7 @@ def _annotate(running: Running) -> list[Visit]:
     while (trained := _events(running, "trained")) <= RETRAININGS or _events(running, "refilled") < REFILLS:
         if trained <= RETRAININGS and _events(running, "refilled") >= REFILLS and not _labels_needed(running):
             if trained == 1 and _idle(running):
-                labelstudio.call(running.admin, "POST", f"/api/ml/{_ml_backend(running)}/train", json={})
+                labelstudio.start_training(running.admin, running.project)
             running.stack.check()
             time.sleep(0.5)
             continue
@@ -76,11 +76,6 @@ def _idle(running: Running) -> bool:
     with running.store.begin() as session:
         busy = select(Job.id).where(Job.project_id == running.project, Job.state.in_(["queued", "running"]))
         return session.scalars(busy).first() is None
-
-
-def _ml_backend(running: Running) -> int:
-    found = labelstudio.call(running.admin, "GET", "/api/ml", params={"project": running.project})
-    return int(found[0]["id"])
 
 
 def _events(running: Running, event: str) -> int:

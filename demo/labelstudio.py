@@ -252,3 +252,9 @@ def list_tasks(session: httpx.Client, project: int) -> list[dict[str, Any]]:
         page = {"project": project, "page": len(tasks) // PAGE + 1, "page_size": PAGE, "fields": "task_only"}
         tasks += call(session, "GET", "/api/tasks", params=page)["tasks"]
     return tasks
+
+
+def start_training(session: httpx.Client, project: int) -> None:
+    """Press "Start training" of the project's ML backend."""
+    backend = call(session, "GET", "/api/ml", params={"project": project})[0]
+    call(session, "POST", f"/api/ml/{backend['id']}/train", json={})

@@ -25,7 +25,7 @@ SOLID = {
     "hypoechoic": -10.0,
     "very hypoechoic": -18.0,  # darker than the strap muscles, which is how the lexicon defines it
 }
-ROUGHNESS = {"irregular": 0.07, "extrathyroidal": 0.04}  # of the contour, per harmonic from the fifth
+ROUGHNESS = {"irregular": 0.1, "extrathyroidal": 0.05}  # of the contour, per harmonic from the fifth
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def grow_nodule(features: Features, rng: np.random.Generator) -> Nodule:
     """The nodule of one patient."""
     taller = features.shape == "taller"
     long = rng.uniform(7.2, 8.4 if taller else 9.4)
-    short = long * rng.uniform(0.54, 0.7)
+    short = long * rng.uniform(0.46, 0.58)
     order = np.arange(2, 11)
     rough = ROUGHNESS.get(features.margin, 0.005)
     strength = np.where(order >= 5, rough, 0.015) * rng.uniform(0.6, 1.4, order.size)

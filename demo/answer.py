@@ -1,0 +1,89 @@
+"""`demo --oracle`: the oracle answers tasks of a demo that runs in another terminal, and measures before and after."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from backend import status
+from backend.settings import Settings
+from demo import datafolder, labelstudio, oracle, run, truth
+from demo.stack import read_state
+from tasks.schema import parse_label_config
+from tasks.store import Store
+
+FIGURES = ("accuracy", "macro_f1", "auc", "ece")
+
+
+def answer(folder: Path, count: int, console: Console) -> dict[str, Any]:
+    """Let the oracle answer `count` tasks of the demo that runs in `folder`, and measure before and after.
+
+    Returns answered, skipped, corrected (answers that changed a label on record), and per version the hold-out
+    metrics on the truth. Raises DemoError where no demo runs there.
+    """
+    kept = read_state(folder)
+    if not kept.get("pids"):
+        raise run.DemoError(
+            f"no demo runs in {folder}: start one with `second-look demo --folder {folder}` and let it run"
+        )
+    about = kept["demo"]
+    config = Path(about["label_config"]).read_text()
+    schema = parse_label_config(config)
+    read = datafolder.read(Path(about["data"]), schema, labelstudio.config_fields(config))
+    credentials = labelstudio.Credentials.in_folder(folder)
+    store = Store.open(f"sqlite:///{(folder / 'state' / 'second-look.db').resolve()}")
+    with (
+        labelstudio.session(about["url"], credentials.admin) as first,
+        labelstudio.sign_up(first, credentials.annotator) as second,
+        run.bars(console) as progress,
+    ):
+        people = [
+            oracle.Annotator(first, about["project"], schema, "admin"),
+            oracle.Annotator(second, about["project"], schema, "annotator"),
+        ]
+        task = progress.add_task("answering", total=count)
+        visits = []
+        for visit in oracle.take_turns(people, read.truth, count):
+            visits.append(visit)
+            progress.update(task, advance=1)
+        _retrain(store, folder, first, about["project"], progress)
+    versions = truth.metrics_by_version(store, folder / "state", about["project"], schema, read)
+    return {
+        "answered": sum(not visit.skipped for visit in visits),
+        "skipped": sum(visit.skipped for visit in visits),
+        "corrected": truth.corrected(store, about["project"]),
+        "model_versions": versions,
+    }
+
+
+def _retrain(store: Store, folder: Path, session: httpx.Client, project: int, progress: Progress) -> None:
+    """Have everything learnt that was answered: a retraining rests twice as long as the last one took, unless asked."""
+    task = progress.add_task("retraining", total=None)
+    settings = Settings(state_dir=folder / "state")
+    labelstudio.start_training(session, project)
+    while (status.of_project(store, settings, project)["training"]["job"] or {})["state"] in ("queued", "running"):
+        time.sleep(0.5)
+    progress.update(task, total=1, completed=1)
+
+
+def before_and_after(value: Mapping[str, Any]) -> Table:
+    """The first and the last version's hold-out figures on the truth, side by side."""
+    first, last = value["model_versions"][0], value["model_versions"][-1]
+    title = (
+        f"{value['answered']} answered, {value['corrected']} labels on record corrected;"
+        f" hold-out on the truth, v{first['version']} before and v{last['version']} after"
+    )
+    table = Table("control", *(f"{name} {when}" for name in FIGURES for when in ("before", "after")), title=title)
+    for head, figures in first["holdout"].items():
+        cells = []
+        for name in FIGURES:
+            for version in (figures, last["holdout"].get(head, {})):
+                number = version.get(name)
+                cells.append("-" if number is None else f"{number:.3f}")
+        table.add_row(head, *cells)
+    return table
