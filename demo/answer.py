@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def answer(folder: Path, count: int, console: Console) -> dict[str, Any]:
     credentials = labelstudio.Credentials.in_folder(folder)
     store = Store.open(f"sqlite:///{(folder / 'state' / 'second-look.db').resolve()}")
     with (
-        labelstudio.session(about["url"], credentials.admin) as first,
-        labelstudio.sign_up(first, credentials.annotator) as second,
+        closing(labelstudio.session(about["url"], credentials.admin)) as first,
+        closing(labelstudio.sign_up(first, credentials.annotator)) as second,
         run.bars(console) as progress,
     ):
         people = [
@@ -78,12 +79,12 @@ def before_and_after(value: Mapping[str, Any]) -> Table:
         f"{value['answered']} answered, {value['corrected']} labels on record corrected;"
         f" hold-out on the truth, v{first['version']} before and v{last['version']} after"
     )
-    table = Table("control", *(f"{name} {when}" for name in FIGURES for when in ("before", "after")), title=title)
-    for head, figures in first["holdout"].items():
-        cells = []
-        for name in FIGURES:
-            for version in (figures, last["holdout"].get(head, {})):
-                number = version.get(name)
-                cells.append("-" if number is None else f"{number:.3f}")
-        table.add_row(head, *cells)
+    table = Table("control", *FIGURES, title=title)
+    for head, before in first["holdout"].items():
+        after = last["holdout"].get(head, {})
+        table.add_row(head, *(f"{_figure(before, name)} > {_figure(after, name)}" for name in FIGURES))
     return table
+
+
+def _figure(figures: Mapping[str, Any], name: str) -> str:
+    return "-" if figures.get(name) is None else f"{figures[name]:.3f}"

@@ -52,6 +52,7 @@ class Credentials:
     admin: Account
     annotator: Account
     backend_password: str
+    secret_key: str
     personal_access_token: str = ""
 
     @classmethod
@@ -65,9 +66,12 @@ class Credentials:
                 path,
                 **accounts,
                 backend_password=kept["backend_password"],
+                secret_key=kept["secret_key"],
                 personal_access_token=kept["personal_access_token"],
             )
-        credentials = cls(path, _new_account(ADMIN), _new_account(ANNOTATOR), secrets.token_urlsafe(24))
+        credentials = cls(
+            path, _new_account(ADMIN), _new_account(ANNOTATOR), secrets.token_urlsafe(24), secrets.token_hex(32)
+        )
         folder.mkdir(parents=True, exist_ok=True)
         credentials.save()
         return credentials
@@ -100,6 +104,9 @@ def service(folder: Path, port: int, document_root: Path, credentials: Credentia
         "LABEL_STUDIO_HOST": "",
         "LABEL_STUDIO_USERNAME": credentials.admin.email,
         "LABEL_STUDIO_PASSWORD": credentials.admin.password,
+        # The key that Label Studio draws for itself may hold signs that it cannot read back at its next start, and
+        # every token it has given out is void then.
+        "SECRET_KEY": credentials.secret_key,
         "DISABLE_SIGNUP_WITHOUT_LINK": "true",
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(document_root.resolve()),

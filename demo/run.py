@@ -88,7 +88,9 @@ def demo(
             f"  log in as {about['email']} with {about['password']}\n"
             f'  and press "Label All Tasks" (not "Label Tasks As Displayed": that is not the queue)\n\n'
             f"In another terminal:\n"
-            f"  second-look demo --folder {folder} --oracle 100   answers 100 tasks and shows before and after\n\n"
+            f"  .venv/bin/second-look demo --folder {folder} --oracle 100\n"
+            f"      answers 100 tasks and shows before and after\n"
+            f"  cd {folder}, then second-look status, rank or cycle\n\n"
             f"Ctrl-C stops everything; the next start goes on from here."
         )
         running.stack.wait()
@@ -192,6 +194,9 @@ def _prepare(
     }
     with _environment(environment):
         settings = Settings()
+    kept = folder / ".env"  # so that status, rank and cycle work from within the demo's folder
+    kept.touch(mode=0o600)
+    kept.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
     program = str(Path(sys.executable).parent / "second-look")
     stack.start(Service("backend", [program, "serve"], environment, lambda: _answers(f"{settings.url}/health")))
     client = Client(url, token)
