@@ -117,10 +117,14 @@ def _lock(session: Session, project_id: int) -> None:
 def _abandoned(job: Job, me: str) -> bool:
     if (job.lease_until or 0.0) < time.time():
         return True
-    host, pid, _ = (job.owner or "::").split(":")
-    if host != socket.gethostname() or job.owner == me:
-        return False
-    return int(pid) == os.getpid() or (Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists())
+    owner = job.owner or "::"
+    return owner != me and (_gone(owner) or owner.split(":")[:2] == me.split(":")[:2])
+
+
+def _gone(owner: str) -> bool:
+    """Whether that worker ran on this machine and its process is no more."""
+    host, pid, _ = owner.split(":")
+    return host == socket.gethostname() and Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists()
 
 
 def renew(store: Store, me: str) -> None:
@@ -132,9 +136,10 @@ def renew(store: Store, me: str) -> None:
 
 
 def workers(store: Store) -> list[str]:
-    """The workers that gave a sign of life lately."""
+    """The workers that gave a sign of life lately, but for those of this machine that are known to be gone."""
     with store.begin() as session:
-        return list(session.scalars(select(Heartbeat.owner).where(Heartbeat.at > time.time() - LEASE)))
+        seen = session.scalars(select(Heartbeat.owner).where(Heartbeat.at > time.time() - LEASE)).all()
+    return [owner for owner in seen if not _gone(owner)]
 
 
 def report(store: Store, job_id: int, **fields: Any) -> None:

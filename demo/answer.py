@@ -18,6 +18,7 @@ from demo.stack import read_state
 from tasks.schema import parse_label_config
 from tasks.store import Store
 
+PATIENCE_S = 900.0
 FIGURES = ("accuracy", "macro_f1", "auc", "ece")
 
 
@@ -67,7 +68,10 @@ def _retrain(store: Store, folder: Path, session: httpx.Client, project: int, pr
     task = progress.add_task("retraining", total=None)
     settings = Settings(state_dir=folder / "state")
     labelstudio.start_training(session, project)
+    deadline = time.monotonic() + PATIENCE_S
     while (status.of_project(store, settings, project)["training"]["job"] or {})["state"] in ("queued", "running"):
+        if time.monotonic() > deadline:
+            raise run.DemoError(f"no retraining within {PATIENCE_S:.0f} s: see {folder}/logs/worker.log")
         time.sleep(0.5)
     progress.update(task, total=1, completed=1)
 

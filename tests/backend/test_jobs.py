@@ -110,6 +110,17 @@ def test_a_worker_that_lives_keeps_its_job(store: Store) -> None:
     assert job(store, number).owner == me
 
 
+def test_a_worker_of_this_machine_that_is_gone_is_none(store: Store) -> None:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    host = jobs.owner().split(":")[0]
+    jobs.renew(store, f"{host}:{done.pid}:abcd")
+    assert jobs.workers(store) == []
+    me = jobs.owner()
+    jobs.renew(store, me)
+    assert jobs.workers(store) == [me]
+
+
 def test_an_error_is_tried_again_and_then_fails(store: Store) -> None:
     number, me = jobs.request(store, 1, "cycle", ""), jobs.owner()
     for attempt in range(1, jobs.ATTEMPTS + 1):
