@@ -174,6 +174,8 @@ class Stack:
             self.state.update(pid=os.getpid(), pids={})
             self.save()
             self._sigterm = signal.signal(signal.SIGTERM, _leave)
+            # Whoever starts us in the background of a script leaves us deaf to Ctrl-C: hear it all the same.
+            self._sigint = signal.signal(signal.SIGINT, signal.default_int_handler)
             self._locks = locks.pop_all()
         return self
 
@@ -184,6 +186,7 @@ class Stack:
             self.stop()
         finally:
             signal.signal(signal.SIGTERM, self._sigterm)
+            signal.signal(signal.SIGINT, self._sigint)
             self._locks.close()
 
     def port(self, name: str, preferred: int | None = None) -> int:
