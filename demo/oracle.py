@@ -194,7 +194,7 @@ def served_order_spearman(visits: Iterable[Visit], published: Mapping[str, Mappi
             correlations[version] = 1.0
         else:
             result = spearmanr(range(len(served)), [scores[task] for task in served])
-            correlations[version] = float(result.statistic)
+            correlations[version] = round(float(result.statistic), 12)  # rounding errors are no disorder
     return correlations
 
 
