@@ -18,6 +18,7 @@ from demo.stack import read_state
 from tasks.schema import parse_label_config
 from tasks.store import Store
 
+LOOK = 1.0  # seconds the oracle looks at a task
 PATIENCE_S = 900.0
 FIGURES = ("accuracy", "macro_f1", "auc", "ece")
 
@@ -50,7 +51,7 @@ def answer(folder: Path, count: int, console: Console) -> dict[str, Any]:
         ]
         task = progress.add_task("answering", total=count)
         visits = []
-        for visit in oracle.take_turns(people, read.truth, count):
+        for visit in oracle.take_turns(people, read.truth, count, LOOK):
             visits.append(visit)
             progress.update(task, advance=1)
         _retrain(store, folder, first, about["project"], progress)

@@ -19,6 +19,7 @@ from tasks.tables import Annotation, Entry, Job, Published
 RETRAININGS = 2
 REFILLS = 1
 ROUND = 10  # answers between two looks at what the worker did
+LOOK = 2.0  # seconds an annotator looks at a task, quicker than people are
 PATIENCE = 600.0  # seconds for the worker to catch up
 
 
@@ -57,7 +58,7 @@ def _annotate(running: Running) -> list[Visit]:
             running.stack.check()
             time.sleep(0.5)
             continue
-        answered = list(oracle.take_turns(people, running.folder.truth, ROUND))
+        answered = list(oracle.take_turns(people, running.folder.truth, ROUND, LOOK))
         visits += answered
         running.stack.check()
         if not answered:

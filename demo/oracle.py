@@ -151,10 +151,13 @@ def answer(truth: Labels) -> Labels | None:
     return dict(truth) if any(truth.values()) else None
 
 
-def take_turns(annotators: Sequence[Annotator], truth: Mapping[str, Labels], limit: int) -> Iterator[Visit]:
+def take_turns(
+    annotators: Sequence[Annotator], truth: Mapping[str, Labels], limit: int, look: float = 0.0
+) -> Iterator[Visit]:
     """Let the annotators answer `limit` tasks in turn, each holding its task while the others work.
 
-    truth: by the task's `file`. Yields each visit once it is finished, skips included; ends early when nothing is
+    truth: by the task's `file`. look: seconds each looks at a task at least; without any, a machine's pace can outrun the
+    refill of the queue, which is made for people. Yields each visit once it is finished, skips included; ends early when nothing is
     left to serve. Stopping the iteration early leaves held tasks locked until Label Studio's task lock runs out.
     """
     held: dict[str, tuple[Task, float]] = {}
@@ -165,6 +168,7 @@ def take_turns(annotators: Sequence[Annotator], truth: Mapping[str, Labels], lim
             if annotator.name in held:
                 task, since = held.pop(annotator.name)
                 labels = answer(truth.get(task["data"].get("file", ""), {}))
+                time.sleep(max(0.0, since + look - time.monotonic()))
                 seconds = time.monotonic() - since
                 if labels is None:
                     annotator.skip(task, seconds)
