@@ -156,9 +156,10 @@ def take_turns(
 ) -> Iterator[Visit]:
     """Let the annotators answer `limit` tasks in turn, each holding its task while the others work.
 
-    truth: by the task's `file`. look: seconds each looks at a task at least; without any, a machine's pace can outrun the
-    refill of the queue, which is made for people. Yields each visit once it is finished, skips included; ends early when nothing is
-    left to serve. Stopping the iteration early leaves held tasks locked until Label Studio's task lock runs out.
+    truth: by the task's `file`. look: seconds each looks at a task at least; without any, a machine's pace can outrun
+    the refill of the queue, which is made for people. Yields each visit once it is finished, skips included; ends
+    early when nothing is left to serve. Stopping the iteration early leaves held tasks locked until Label Studio's
+    task lock runs out.
     """
     held: dict[str, tuple[Task, float]] = {}
     taken, dry = 0, 0
