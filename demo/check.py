@@ -16,6 +16,7 @@ from tasks.client import Client
 from tasks.ranking.interleave import queue_key
 from tasks.tables import Annotation, Entry, Job, Published
 
+RETRAIN_AFTER = 26  # of a head of 30: it runs low, and is refilled, before a new order replaces it
 RETRAININGS = 2
 REFILLS = 1
 ROUND = 10  # answers between two looks at what the worker did
@@ -32,7 +33,7 @@ def check(
     tasks, over the seconds from the worker's start to the first published queue.
     """
     began = time.monotonic()
-    with run.started(folder, data, label_config, sample, console) as running:
+    with run.started(folder, data, label_config, sample, console, RETRAIN_AFTER) as running:
         seconds = run.first_queue(running, console)
         first_queue = time.monotonic() - began
         visits = _annotate(running)

@@ -31,6 +31,7 @@ from tasks.schema import Schema, SchemaError, parse_label_config
 from tasks.store import Store
 
 IMAGES = 600
+RETRAIN_AFTER = 10  # annotations
 LOOKS = 9600  # images times epochs for each backbone: three minutes of training, however large the folder
 SEED = 1  # its true TI-RADS gives an AUC of 0.950
 CONFIG = Path(__file__).parents[1] / "label_config.xml"
@@ -43,7 +44,6 @@ LEARNING = {
     "SECOND_LOOK_SEED": "2",  # its hold-out is as hard as the whole: the true TI-RADS gives an AUC of 0.955 there
     "SECOND_LOOK_BATCH_SIZE": "10",
     "SECOND_LOOK_HEAD_HOURS": "0",
-    "SECOND_LOOK_RETRAIN_AFTER": "10",
     "SECOND_LOOK_POLL_SECONDS": "15",
 }
 
@@ -112,7 +112,12 @@ def reset(folder: Path) -> None:
 
 @contextmanager
 def started(
-    folder: Path, data: Path | None, label_config: Path | None, sample: int | None, console: Console
+    folder: Path,
+    data: Path | None,
+    label_config: Path | None,
+    sample: int | None,
+    console: Console,
+    retrain_after: int = RETRAIN_AFTER,
 ) -> Iterator[Running]:
     """The stack with everything but the first model; stopped at the end. Raises DemoError."""
     if data is not None and label_config is None:
@@ -133,7 +138,9 @@ def started(
                 read = read.sample(sample, seed=0)
             for problem in read.problems:
                 console.print(f"[yellow]{problem}[/yellow]")
-            running = _prepare(stack, url, credentials, read, schema, (label_config or CONFIG).resolve(), progress)
+            running = _prepare(
+                stack, url, credentials, read, schema, (label_config or CONFIG).resolve(), retrain_after, progress
+            )
             progress.stop()
             yield running
     except (StackError, DataFolderError, LabelStudioError, SchemaError, OSError) as error:
@@ -167,6 +174,7 @@ def _prepare(
     read: DataFolder,
     schema: Schema,
     config_path: Path,
+    retrain_after: int,
     progress: Progress,
 ) -> Running:
     config, folder = config_path.read_text(), stack.folder
@@ -181,7 +189,10 @@ def _prepare(
 
     backend_port = stack.port("backend", 9090)
     epochs = min(16, max(4, LOOKS // len(read.rows)))
-    environment = LEARNING | {"SECOND_LOOK_EPOCHS": str(epochs)}
+    environment = LEARNING | {
+        "SECOND_LOOK_EPOCHS": str(epochs),
+        "SECOND_LOOK_RETRAIN_AFTER": str(retrain_after),
+    }
     # What the caller's environment sets wins over the demo's choices, but not over its addresses and secrets.
     environment |= {name: os.environ[name] for name in environment if name in os.environ}
     environment |= {
