@@ -40,6 +40,9 @@ class Project(Base):
     version: Mapped[int | None]  # number of the newest complete model
     published: Mapped[int | None]  # number of the version whose predictions order the queue
     alarms: Mapped[list[Any]] = mapped_column(default=list)  # sentences for an admin
+    created_at: Mapped[str | None]  # Label Studio's: two Label Studios number their projects alike
+    connection: Mapped[str] = mapped_column(default="hand", server_default="hand")  # by hand, setup or poll
+    probabilities: Mapped[str | None]  # the file its order comes from, where that was made elsewhere
 
 
 class Task(Base):
@@ -62,6 +65,7 @@ class Task(Base):
     is_labeled: Mapped[bool] = mapped_column(default=False)
     annotations: Mapped[int] = mapped_column(default=0)  # not cancelled
     cancelled: Mapped[int] = mapped_column(default=0)
+    overlap_before: Mapped[int | None]  # while we hold a labelled task open for review: the overlap to give back
     updated_at: Mapped[str]
     updated_by: Mapped[int | None]
     deleted_at: Mapped[float | None]

@@ -29,7 +29,7 @@ def test_tasks_know_neither_the_backend_nor_torch_nor_flask(path: Path) -> None:
 
 def test_the_backend_does_not_know_the_demo_but_for_its_command() -> None:
     guilty = [path.name for path in SOURCES if "backend" in path.parts and "demo" in imported(path)]
-    assert guilty == ["cli.py"]
+    assert guilty == ["demonstration.py"]
 
 
 def test_flask_is_modern_beside_label_studio_ml() -> None:

@@ -1,0 +1,23 @@
+"""The command line: `second-look`. Every command prints for a person, or one JSON object with --json."""
+
+import logging
+
+import typer
+
+from backend.cli.demonstration import demo, phantoms
+from backend.cli.running import cycle, serve, worker
+from backend.cli.seeing import rank, status
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_show_locals=False)
+
+
+@app.callback()
+def configure() -> None:
+    """Log to standard error without local variables, which may hold secrets."""
+    from backend import logs
+
+    logs.configure("console", level=logging.WARNING)
+
+
+for command in (demo, phantoms, serve, worker, status, cycle, rank):
+    app.command()(command)

@@ -1,0 +1,78 @@
+"""`status` and `rank`: what runs and what comes next."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from backend.cli.terminal import Json, ProjectOption, chosen_project, console, show
+
+
+def status(as_json: Json = False) -> None:
+    """What runs, the model and its metrics, the queue, and how many labels are left until the next training."""
+    from backend.settings import settings
+    from backend.status import overview
+    from tasks.store import Store
+
+    chosen = settings()
+    value = overview(Store.open(chosen.database), chosen)
+    if as_json:
+        show(value, True, "")
+        return
+    console.print(f"Label Studio {value['label_studio']}; workers: {', '.join(value['workers']) or 'none running'}")
+    for project in value["projects"]:
+        _print_project(project)
+
+
+def _print_project(project: dict[str, Any]) -> None:
+    console.print(f"\n[bold]Project {project['project']}[/bold] {project['title']}")
+    for alarm in project["alarms"]:
+        console.print(f"  [red]alarm[/red] {alarm}")
+    console.print(f"  tasks {project['tasks']}, open {project['tasks_open']}, annotations {project['annotations']}")
+    for failed in project["images_failed"]["tasks"]:
+        console.print(f"  [yellow]task {failed['task']}[/yellow] {failed['reason']}")
+    for task in project["tasks_with_problems"]:
+        console.print(f"  [yellow]task {task['task']}[/yellow] {'; '.join(task['problems'])}")
+    queue, training, job = project["queue"], project["training"], project["training"]["job"]
+    console.print(f"  queue {queue['published'] or 'not published yet'}: {queue['open']} of {queue['size']} still open")
+    console.print(f"  labels until the next training: {training['labels_until_next']} of {training['needed']}")
+    if job is not None:
+        progress = f" {job['done']}/{job['total']}" if job["total"] else ""
+        console.print(
+            f"  job {job['id']} {job['state']}: {job['step']}{progress} {job['error'] or ''} ({job['reason']})"
+        )
+    if project["model"] is not None:
+        table = Table(
+            "control", "n", "adjudicated", "accuracy", "macro F1", "AUC", "ECE", title="hold-out, recorded labels"
+        )
+        for head, figures in project["model"]["holdout"].items():
+            numbers = ["-" if figures[name] is None else f"{figures[name]:.3f}" for name in FIGURES]
+            table.add_row(head, str(figures["n"]), str(figures["adjudicated"]), *numbers)
+        console.print(
+            f"  model v{project['model']['version']}, learnt from {project['model']['labels']} labelled tasks"
+        )
+        console.print(table)
+
+
+FIGURES = ("accuracy", "macro_f1", "auc", "ece")
+
+
+def rank(top: Annotated[int, typer.Option(min=1)] = 100, project: ProjectOption = None, as_json: Json = False) -> None:
+    """The queue: what is published and still open, then what would follow, with scores and reasons."""
+    from backend.plan import preview
+    from backend.registry import Registry
+    from backend.settings import settings
+    from tasks.store import Store
+
+    chosen = settings()
+    store = Store.open(chosen.database)
+    rows = preview(store, Registry(chosen.state_dir), chosen, chosen_project(store, project), top)
+    table = Table("place", "task", "kind", "score", "U", "D", "published", "why")
+    for row in rows:
+        numbers = [
+            "-" if row[name] is None else f"{row[name]:.3f}" for name in ("score", "uncertainty", "disagreement")
+        ]
+        table.add_row(
+            str(row["place"]), str(row["task"]), row["kind"], *numbers, "yes" if row["published"] else "", row["why"]
+        )
+    show({"tasks": rows}, as_json, table)
