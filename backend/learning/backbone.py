@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from backend.learning import device as devices
 from backend.learning.arrays import Float32, Pixels
 from backend.learning.config import LearningConfig
+from backend.learning.starting_weights import WeightsError, read_weights
 
 HUB_TIMEOUT_S = 5.0
 EMBEDDING_BATCH = 128
@@ -30,10 +32,6 @@ Progress = Callable[[int, int], None]
 
 class HubUnreachable(RuntimeError):
     """The pretrained weights are neither cached nor to be had from the hub; train from scratch instead."""
-
-
-class WeightsError(ValueError):
-    """A weights file is missing, damaged or made for another backbone."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,7 @@ def create(config: LearningConfig, seed: int) -> Backbone:
     Raises HubUnreachable within seconds where the hub cannot be reached and has nothing cached, WeightsError
     for a weights file that does not fit, ValueError for a backbone timm does not know.
     """
-    if not timm.is_model(config.backbone):
-        raise ValueError(f"timm knows no backbone called {config.backbone!r}; see timm.list_models()")
+    check_name(config.backbone)
     if config.weights == "hub":
         return _wrapped(_from_hub(config.backbone), config, pretrained=True)
     with torch.random.fork_rng(devices=[]):
@@ -78,14 +75,16 @@ def create(config: LearningConfig, seed: int) -> Backbone:
         model = timm.create_model(config.backbone, num_classes=0)
     if config.weights == "scratch":
         return _wrapped(model, config, pretrained=False)
-    try:
-        fit = model.load_state_dict(load_file(config.weights), strict=False)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise WeightsError(f"{config.weights} does not load into {config.backbone}: {error}") from error
-    # A classifier left over in the file does no harm; a backbone weight that is not there does.
-    if fit.missing_keys:
-        raise WeightsError(f"{config.weights} lacks weights of {config.backbone}: {', '.join(fit.missing_keys[:3])}")
+    model.load_state_dict(read_weights(config.weights, config.backbone, model.state_dict()))
     return _wrapped(model, config, pretrained=True)
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError, with the names that come nearest, for a backbone that timm does not know."""
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), 3)
+        advice = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
+        raise ValueError(f"timm knows no backbone called {name!r}; {advice}")
 
 
 def with_reachable_weights(config: LearningConfig) -> tuple[LearningConfig, str | None]:
