@@ -26,7 +26,7 @@ from demo.datafolder import DataFolder, DataFolderError
 from demo.phantoms import write_phantoms
 from demo.stack import Service, Stack, StackError
 from tasks.client import Client, LabelStudioError
-from tasks.project import connect
+from tasks.project import Connection, connect
 from tasks.schema import Schema, SchemaError, parse_label_config
 from tasks.store import Store
 
@@ -211,7 +211,7 @@ def _prepare(
     program = str(Path(sys.executable).parent / "second-look")
     stack.start(Service("backend", [program, "serve"], environment, lambda: _answers(f"{settings.url}/health")))
     client = Client(url, token)
-    connect(client, project, settings.url, settings.username, credentials.backend_password)
+    connect(client, project, Connection(settings.url, settings.username, credentials.backend_password))
     client.close()
     stack.start(Service("worker", [program, "worker"], environment, None))
     stack.state["demo"] = {"url": url, "project": project, "data": str(read.folder), "label_config": str(config_path)}

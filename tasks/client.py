@@ -216,6 +216,10 @@ class Client:
         """Change an ML backend; `url` and `project` must be repeated. The path takes no trailing slash."""
         self._call("PATCH", f"/api/ml/{backend_id}", json=dict(body))
 
+    def delete_ml_backend(self, backend_id: int) -> None:
+        """Remove an ML backend. Its webhook stays; a project whose version is its title is left without one."""
+        self._call("DELETE", f"/api/ml/{backend_id}")
+
     def webhooks(self, project_id: int) -> list[dict[str, Any]]:
         """The project's webhooks."""
         answer: list[dict[str, Any]] = self._read("/api/webhooks/", {"project": project_id})
@@ -227,3 +231,7 @@ class Client:
             self._call("POST", "/api/webhooks/", json=dict(body))
         else:
             self._call("PATCH", f"/api/webhooks/{webhook_id}/", json=dict(body))
+
+    def delete_webhook(self, webhook_id: int) -> None:
+        """Remove a webhook."""
+        self._call("DELETE", f"/api/webhooks/{webhook_id}/")
