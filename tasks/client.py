@@ -3,7 +3,9 @@
 What each call really does is measured in Label Studio 1.23.2; several are not what their documentation says.
 """
 
+import itertools
 import json
+import ssl
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -12,6 +14,8 @@ from typing import Any
 import httpx
 import stamina
 
+ATTEMPTS = 5  # of a read, within a minute
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # how OpenSSL calls it
 PAGE = 200  # tasks a request: a page with annotations and predictions stays a few MB
 
 
@@ -84,13 +88,36 @@ def _worth_retrying(error: Exception) -> bool:
     return isinstance(error, httpx.TransportError)
 
 
-class Client:
-    """One Label Studio. Reads are retried; writes are not, since a repeated import would append twice."""
+def _trust(ca_file: str) -> ssl.SSLContext | bool:
+    try:
+        return ssl.create_default_context(cafile=ca_file) if ca_file else True
+    except OSError as error:  # also what is no certificate: ssl.SSLError is one
+        raise LabelStudioError(
+            f"SECOND_LOOK_CA_FILE, {ca_file}: no certificates can be read from it: {error}"
+        ) from error
 
-    def __init__(self, base_url: str, token: str, timeout: float = 120.0) -> None:
+
+class Client:
+    """One Label Studio. Reads are retried; writes are not, since a repeated import would append twice.
+
+    Args:
+        base_url: its address, also with a path below which a proxy serves it.
+        timeout: seconds of each call.
+        ca_file: certificates (PEM) that its own is checked by, in the place of the public ones.
+        attempts: how often a read is tried.
+    """
+
+    def __init__(
+        self, base_url: str, token: str, timeout: float = 120.0, *, ca_file: str = "", attempts: int = ATTEMPTS
+    ) -> None:
         self.base_url = base_url.rstrip("/")
+        self.attempts = attempts
         self.http = httpx.Client(
-            base_url=self.base_url, auth=TokenAuth(self.base_url, token), timeout=timeout, follow_redirects=False
+            base_url=self.base_url,
+            auth=TokenAuth(self.base_url, token),
+            timeout=timeout,
+            follow_redirects=False,
+            verify=_trust(ca_file),
         )
 
     def close(self) -> None:
@@ -98,21 +125,55 @@ class Client:
         self.http.close()
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
-        response = self.http.request(method, path, **arguments)
+        try:
+            response = self.http.request(method, path, **arguments)
+        except httpx.ConnectError as error:
+            if UNTRUSTED not in str(error):
+                raise
+            raise LabelStudioError(
+                f"the TLS certificate of {self.base_url} is not trusted: {error}. Give the certificate of whoever"
+                " signed it (PEM) in SECOND_LOOK_CA_FILE"
+            ) from error
         if response.status_code in (502, 503, 504):
             response.raise_for_status()
         return _decoded(response)
 
-    @stamina.retry(on=_worth_retrying, attempts=5, timeout=60)
     def _read(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        return self._call("GET", path, params=params)
+        for attempt in stamina.retry_context(on=_worth_retrying, attempts=self.attempts, timeout=60):
+            with attempt:
+                return self._call("GET", path, params=params)
+        raise AssertionError("the last attempt returns or raises")
 
     def now(self) -> datetime:
         """Label Studio's clock, to the second, by which its tasks' `updated_at` is written."""
         response = self.http.head("/health")
         return parsedate_to_datetime(response.headers["date"])
 
+    def user(self) -> dict[str, Any]:
+        """Whom the token belongs to. Raises LabelStudioError, with what to do, where the token is not usable."""
+        try:
+            answer: dict[str, Any] = self._read("/api/current-user/whoami")
+        except LabelStudioError as error:
+            if "legacy token authentication has been disabled" not in str(error):
+                raise
+            raise LabelStudioError(
+                "this Label Studio does not accept legacy tokens, and SECOND_LOOK_LABEL_STUDIO_TOKEN is one. Create a"
+                " personal access token (Account & Settings, Personal Access Token) and set it instead",
+                error.status,
+            ) from error
+        return answer
+
     # projects
+
+    def projects(self) -> list[dict[str, Any]]:
+        """All projects that the token's owner sees, oldest first."""
+        found: list[dict[str, Any]] = []
+        for page in itertools.count(1):
+            answer = self._read("/api/projects/", {"page": page, "page_size": 100, "ordering": "id"})
+            found += answer["results"]
+            if not answer["results"] or len(found) >= answer["count"]:
+                break
+        return found
 
     def project(self, project_id: int) -> dict[str, Any]:
         """The project's settings and counts."""
