@@ -1,15 +1,22 @@
-"""A real Label Studio for the tests: one server a session, from a database that is migrated once and then copied."""
+"""Real servers for the tests, one a session: a Label Studio from a database that is migrated once and then copied, and
+a PostgreSQL."""
 
+import os
+import pwd
 import shutil
+import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import create_engine, text
 
 from demo import labelstudio
 from demo.labelstudio import Credentials
@@ -80,3 +87,46 @@ def start_label_studio(
 def label_studio(start_label_studio: Callable[[], LabelStudio]) -> LabelStudio:
     """The session's Label Studio. Tests share it: give each project a title of its own."""
     return start_label_studio()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Callable[[], str]]:
+    """Makes an empty database on a PostgreSQL of the session and returns its URL, as the superuser `postgres`.
+
+    It asks nobody for a password: any role that a test creates may sign in.
+    """
+    programs = Path(shutil.which("initdb") or max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default="initdb"))
+    if not programs.exists():
+        pytest.fail("these tests need PostgreSQL's programs: apt-get install postgresql")
+    # PostgreSQL refuses to run as root, and pytest's own folders are closed to others.
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    with tempfile.TemporaryDirectory(prefix="second-look-postgresql-") as folder, socket.socket() as free:
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+
+        def run(program: str, *arguments: str) -> None:
+            command = [str(programs.resolve().with_name(program)), "-D", f"{folder}/data", *arguments]
+            # Its output would hold the pipe open as long as the server runs.
+            with Path(folder, "log").open("a") as log:
+                done = subprocess.run(command, stdout=log, stderr=log, user=user.pw_uid, group=user.pw_gid, cwd=folder)
+            assert done.returncode == 0, Path(folder, "log").read_text()
+
+        run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        run("pg_ctl", "start", "--wait", "-o", f"-h 127.0.0.1 -p {port} -k {folder} -F")
+        url = f"postgresql+psycopg://postgres@127.0.0.1:{port}"
+        names = count(1)
+
+        def make() -> str:
+            name = f"test_{next(names)}"
+            engine = create_engine(f"{url}/postgres", isolation_level="AUTOCOMMIT")
+            with engine.connect() as connection:
+                connection.execute(text(f"CREATE DATABASE {name}"))
+            engine.dispose()
+            return f"{url}/{name}"
+
+        try:
+            yield make
+        finally:
+            run("pg_ctl", "stop", "--mode=immediate")
