@@ -1,19 +1,37 @@
 """The audit trail: an append-only chain of label events, written by the worker alone.
 
-Each entry's hash covers the hash before it, so an entry that is altered, removed or moved breaks the chain.
+Each entry's hash covers the hash before it, so an entry that is altered, removed or moved breaks the chain. A tail that
+was cut off leaves a whole chain behind: it shows by the heads that are kept elsewhere, in model versions and reports.
 """
 
 import hashlib
 import json
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from tasks.tables import Entry, Project
 
 ROOT = "0" * 64
+BLOCK = 500  # entries read at a time
+
+
+@dataclass(frozen=True)
+class Head:
+    """A chain's last hash (hex) and its number of entries, and where that was kept."""
+
+    hash: str
+    length: int
+    where: str = ""
+
+
+def canonical(value: Any) -> str:
+    """JSON in one form: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def digest(entry: Entry) -> str:
@@ -28,7 +46,21 @@ def digest(entry: Entry) -> str:
         entry.actor,
         entry.body,
     ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def hold(session: Session, project_id: int) -> None:
+    """Let every other writer of the project's chain wait until this session's transaction ends.
+
+    Who reads the store to decide what to append holds it first: two workers must not find the same change.
+    """
+    transaction = session.get_transaction() or session.begin()
+    if session.info.get("ledger", (None, {}))[0] is not transaction:
+        session.info["ledger"] = (transaction, {})
+    held = session.info["ledger"][1]
+    if project_id not in held:
+        session.execute(update(Project).where(Project.id == project_id).values(id=project_id))
+        held[project_id] = None  # the time of its entries, once there is one
 
 
 def append(
@@ -41,21 +73,27 @@ def append(
     annotation_id: int | None = None,
     actor: int | None = None,
 ) -> Entry:
-    """Add one event to the project's chain, in the session's transaction."""
-    # Writing to the project's row first makes every other writer of this chain wait for our commit.
-    session.execute(update(Project).where(Project.id == project_id).values(id=project_id))
-    last = session.scalars(
-        select(Entry.hash).where(Entry.project_id == project_id).order_by(Entry.seq.desc()).limit(1)
+    """Add one event to the project's chain, in the session's transaction.
+
+    All entries of a transaction bear one time, later than any before it, whatever the clock does: the entries up to a
+    time are always what some transactions wrote, whole.
+    """
+    hold(session, project_id)
+    last = session.execute(
+        select(Entry.hash, Entry.at).where(Entry.project_id == project_id).order_by(Entry.seq.desc()).limit(1)
     ).first()
+    held = session.info["ledger"][1]
+    if held[project_id] is None:
+        held[project_id] = _after(last.at if last else None)
     entry = Entry(
         project_id=project_id,
-        at=datetime.now(UTC).isoformat(),
+        at=held[project_id],
         event=event,
         task_id=task_id,
         annotation_id=annotation_id,
         actor=actor,
         body=json.loads(json.dumps(body)),  # as it will be read back: tuples become lists before they are hashed
-        previous=last or ROOT,
+        previous=last.hash if last else ROOT,
     )
     entry.hash = digest(entry)
     session.add(entry)
@@ -63,13 +101,66 @@ def append(
     return entry
 
 
-def verify(session: Session, project_id: int) -> list[str]:
-    """A sentence for each break of the project's chain; none when it is whole."""
-    breaks, previous = [], ROOT
-    for entry in session.scalars(select(Entry).where(Entry.project_id == project_id).order_by(Entry.seq)):
+def _after(last: str | None) -> str:
+    now = datetime.now(UTC)
+    if last is not None:
+        now = max(now, datetime.fromisoformat(last) + timedelta(microseconds=1))
+    return now.isoformat(timespec="microseconds")
+
+
+def chain(session: Session, project_id: int) -> Iterator[Entry]:
+    """The project's entries, first first, some at a time."""
+    query = select(Entry).where(Entry.project_id == project_id).order_by(Entry.seq)
+    yield from session.scalars(query.execution_options(yield_per=BLOCK))
+
+
+def head(session: Session, project_id: int) -> Head:
+    """The chain's present end, to be kept elsewhere."""
+    last = select(Entry.hash).where(Entry.project_id == project_id).order_by(Entry.seq.desc()).limit(1)
+    length = session.scalar(select(func.count()).select_from(Entry).where(Entry.project_id == project_id))
+    return Head(session.scalar(last) or ROOT, length or 0)
+
+
+def breaks(entries: Iterable[Entry], kept: Iterable[Head] = ()) -> list[str]:
+    """A sentence for each break of a chain; none when it is whole and every kept head lies on it."""
+    found, previous, length = [], ROOT, 0
+    expected: dict[int, list[Head]] = {}
+    for known in kept:
+        expected.setdefault(known.length, []).append(known)
+    for length, entry in enumerate(entries, start=1):
         if entry.previous != previous:
-            breaks.append(f"entry {entry.seq}: an entry before it was removed or moved")
+            found.append(f"entry {entry.seq}: an entry before it was removed or moved")
         if digest(entry) != entry.hash:
-            breaks.append(f"entry {entry.seq}: altered since it was written")
+            found.append(f"entry {entry.seq}: altered since it was written")
         previous = entry.hash
-    return breaks
+        for known in expected.pop(length, []):
+            if known.hash != entry.hash:
+                found.append(
+                    f"{known.where} knows another entry in place {length} (entry {entry.seq}):"
+                    " the chain up to there was replaced"
+                )
+    for known in (known for heads in expected.values() for known in heads):
+        if known.length:
+            found.append(f"{known.where} knows {known.length} entries, {length} are left: the end was cut off")
+    return found
+
+
+def verify(session: Session, project_id: int, kept: Iterable[Head] = ()) -> list[str]:
+    """A sentence for each break of the project's chain, as `breaks`."""
+    return breaks(chain(session, project_id), kept)
+
+
+def action(origin: str, flagged: bool, before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> str:
+    """What an annotation does to its task, by its labels and the labels that held before.
+
+    imported, machine, empty and skipped (annotations of that origin); flagged; labelled (nothing was known of what it
+    answers), confirmed (it says the same of all that was known) or corrected.
+    """
+    if origin != "person":
+        return origin
+    if flagged:
+        return "flagged"
+    both = before.keys() & after.keys()
+    if not both:
+        return "labelled"
+    return "confirmed" if all(set(before[name]) == set(after[name]) for name in both) else "corrected"

@@ -100,12 +100,15 @@ class Entry(Base):
     """One event of the ledger; each row's hash covers the row before it."""
 
     __tablename__ = "ledger"
-    __table_args__ = (UniqueConstraint("project_id", "previous"),)  # the database itself refuses a fork
+    __table_args__ = (
+        UniqueConstraint("project_id", "previous"),  # the database itself refuses a fork
+        Index("ix_ledger_event", "project_id", "event"),
+    )
 
     seq: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
     at: Mapped[str]
-    event: Mapped[str]  # created, changed, deleted, published, trained
+    event: Mapped[str]  # created, changed, deleted; recorded, removed; configured, trained, published, refilled
     task_id: Mapped[int | None]
     annotation_id: Mapped[int | None]
     actor: Mapped[int | None]
@@ -134,6 +137,7 @@ class Published(Base):
     """One task of a published order, with what its annotator is shown."""
 
     __tablename__ = "published"
+    __table_args__ = (Index("ix_published_prediction", "project_id", "prediction_id"),)
 
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -143,8 +147,8 @@ class Published(Base):
     score: Mapped[float | None]  # hybrid; None for tasks drawn at random
     why: Mapped[str]
     shown: Mapped[list[Any]]  # the prediction's results
-    prediction_id: Mapped[int | None]  # Label Studio's; None until it was seen there
-    at: Mapped[float]
+    prediction_id: Mapped[int | None]  # Label Studio's; None: not sent yet; 0: sent, not seen there yet
+    at: Mapped[float]  # when it was sent
 
 
 class Job(Base):

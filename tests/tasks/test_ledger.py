@@ -1,18 +1,25 @@
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from tasks import ledger
+from tasks.ledger import Head
 from tasks.store import Store
 from tasks.tables import Annotation, Entry
 
+UNGUARD = {
+    "sqlite": ["DROP TRIGGER ledger_refuses_update", "DROP TRIGGER ledger_refuses_delete"],
+    "postgresql": ["ALTER TABLE ledger DISABLE TRIGGER ledger_append_only"],
+}
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store.open(f"sqlite:///{tmp_path / 'store.db'}")
+
+def filled(url: str) -> Store:
+    store = Store.open(url)
     for project in (1, 2):
         store.register_project(project, "<View/>")
     with store.begin() as session:
@@ -21,6 +28,26 @@ def store(tmp_path: Path) -> Store:
             ledger.append(session, 1, "created", body, task_id=number, annotation_id=number, actor=7)
             ledger.append(session, 2, "trained", {"version": number})
     return store
+
+
+def unguarded(store: Store) -> Store:
+    """As somebody makes it who has the whole database in his hands."""
+    with store.begin() as session:
+        for statement in UNGUARD[store.engine.dialect.name]:
+            session.execute(text(statement))
+    return store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return unguarded(filled(f"sqlite:///{tmp_path / 'store.db'}"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "sqlite":
+        return filled(f"sqlite:///{tmp_path / 'store.db'}")
+    return filled(request.getfixturevalue("postgresql")())
 
 
 def broken(store: Store, project: int = 1) -> list[str]:
@@ -90,8 +117,9 @@ def test_an_entry_moved_to_another_project_is_found(store: Store) -> None:
     assert f"entry {last}: altered since it was written" in broken(store, 2)
 
 
-def test_appends_at_the_same_time_make_one_chain(store: Store) -> None:
+def test_appends_at_the_same_time_make_one_chain(guarded: Store) -> None:
     """Each in a transaction of its own, which has read before it writes, as reconcile and cycle do."""
+    store = guarded
     start, errors = threading.Barrier(4), []
 
     def write(number: int) -> None:
@@ -125,3 +153,89 @@ def test_what_is_rolled_back_leaves_no_trace(store: Store) -> None:
         raise RuntimeError
     assert len(entries(store)) == 5
     assert broken(store) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE ledger SET actor = 8 WHERE task_id = 2", "DELETE FROM ledger", "UPDATE ledger SET seq = seq + 100"],
+)
+def test_the_database_refuses_changes(guarded: Store, statement: str) -> None:
+    with pytest.raises(DBAPIError, match="the ledger is append-only"), guarded.begin() as session:
+        session.execute(text(statement))
+    assert len(entries(guarded)) == 5
+    assert broken(guarded) == []
+
+
+def test_a_cut_tail_is_found_by_the_heads_kept_elsewhere(store: Store) -> None:
+    with store.begin() as session:
+        head = ledger.head(session, 1)
+    kept = [Head(entry.hash, place, f"version {place}") for place, entry in enumerate(entries(store), start=1)]
+    assert (head.hash, head.length) == (kept[-1].hash, 5)
+
+    def found() -> list[str]:
+        with store.begin() as session:
+            return ledger.verify(session, 1, kept)
+
+    assert found() == []
+    with store.begin() as session:
+        session.execute(delete(Entry).where(Entry.seq.in_([entry.seq for entry in entries(store)[3:]])))
+    assert broken(store) == []  # what is left is whole
+    assert found() == [
+        "version 4 knows 4 entries, 3 are left: the end was cut off",
+        "version 5 knows 5 entries, 3 are left: the end was cut off",
+    ]
+    with store.begin() as session:
+        for number in range(3):
+            ledger.append(session, 1, "created", {}, task_id=number)
+    assert broken(store) == []
+    assert [sentence.partition(" (")[0] for sentence in found()] == [
+        "version 4 knows another entry in place 4",
+        "version 5 knows another entry in place 5",
+    ]
+    with store.begin() as session:
+        session.execute(delete(Entry).where(Entry.project_id == 1))
+        assert ledger.head(session, 1) == Head(ledger.ROOT, 0)
+        assert ledger.verify(session, 1, [Head(ledger.ROOT, 0, "the first version")]) == []
+        assert len(ledger.verify(session, 1, kept)) == 5
+
+
+def test_a_transaction_is_one_moment_later_than_all_before(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the clock stands still or is set back."""
+
+    class Clock(datetime):
+        at = datetime.now(UTC) + timedelta(days=1)
+
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            cls.at -= timedelta(hours=1)
+            return cls.at
+
+    monkeypatch.setattr(ledger, "datetime", Clock)
+    for _ in range(4):
+        with store.begin() as session:
+            for project in (1, 2, 1):
+                ledger.append(session, project, "created", {})
+    times = [entry.at for entry in entries(store)]
+    assert times == sorted(times)
+    last = times[5:]
+    assert [last.count(moment) for moment in last] == [2] * 8
+    assert len(set(last)) == 4
+    assert len({len(moment) for moment in times}) == 1  # so that they compare as text
+
+
+@pytest.mark.parametrize(
+    ("origin", "flagged", "before", "after", "expected"),
+    [
+        ("person", False, {"bom": ["benign"]}, {"bom": ["benign"], "foci": []}, "confirmed"),
+        ("person", False, {"foci": ["rim", "none"]}, {"foci": ["none", "rim"]}, "confirmed"),
+        ("person", False, {"bom": ["benign"], "foci": []}, {"bom": ["malignant"], "foci": []}, "corrected"),
+        ("person", False, {"foci": ["rim"]}, {"foci": []}, "corrected"),
+        ("person", False, {}, {"bom": ["benign"]}, "labelled"),
+        ("person", False, {"bom": ["benign"]}, {"foci": []}, "labelled"),
+        ("person", True, {"bom": ["benign"]}, {"bom": ["malignant"]}, "flagged"),
+        ("skipped", False, {"bom": ["benign"]}, {}, "skipped"),
+        ("machine", False, {"bom": ["benign"]}, {"bom": ["malignant"]}, "machine"),
+    ],
+)
+def test_actions_follow_from_the_labels(origin: str, flagged: bool, before: Any, after: Any, expected: str) -> None:
+    assert ledger.action(origin, flagged, before, after) == expected
