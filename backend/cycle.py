@@ -34,12 +34,13 @@ from tasks.client import Client
 from tasks.images import Images
 from tasks.pace import head_size
 from tasks.schema import Head, parse_label_config
-from tasks.store import Store
+from tasks.store import Store, lock_project
 from tasks.tables import Annotation, Job, Project, Version
 
 log = structlog.get_logger()
 
 REPORT_EVERY = 1.0  # seconds between two notes of progress
+SETTLE_EVERY = 2.0  # seconds between two looks for an import that was cut off
 
 
 class Stopped(Exception):
@@ -179,6 +180,7 @@ class Cycle:
             blocks = crossfit.predict(fit, members, taken.folds, crossfit.labelled_rows(targets))
         scored = score(
             taken.ids,
+            taken.pixels,
             self.schema.heads,
             [(block.rows, block.members) for block in blocks],
             taken.recorded,
@@ -212,6 +214,7 @@ class Cycle:
         }
         save_json(self.folder / "model.json", about)
         with self.store.begin() as session:
+            lock_project(session, self.project_id)  # an annotation must not change between the look and the mark
             if session.get(Version, (self.project_id, self.number)) is not None:
                 return
             job = session.get_one(Job, self.job_id)
@@ -238,6 +241,18 @@ class Cycle:
         """Publish the head of the new order, then let it take over."""
         self._begin("publishing the queue")
         size = head_size(self.store, self.project_id, self.settings.batch_size, self.settings.head_hours)
-        plan.extend_head(self.store, self.registry, self.settings, self.project_id, self.number, size)
-        queue.push(self.store, self.client, self.project_id, self.number)
-        queue.flip(self.store, self.client, self.project_id, self.number)
+        with self.store.turn(self.project_id):
+            wanted = size - queue.size(self.store, self.project_id, self.number)  # a killed attempt may have begun
+            plan.extend_head(self.store, self.registry, self.settings, self.project_id, self.number, max(wanted, 0))
+            self._push()
+            queue.flip(self.store, self.client, self.project_id, self.number)
+
+    def _push(self) -> None:
+        while True:
+            try:
+                queue.push(self.store, self.client, self.project_id, self.number)
+                return
+            except queue.Unsettled as error:
+                log.warning("waiting", project=self.project_id, version=self.number, reason=str(error))
+            if self.stopping.wait(SETTLE_EVERY):
+                raise Stopped

@@ -1,6 +1,6 @@
 """Which tasks come next, and what their annotators are shown: a version's scores become the head of the queue."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from backend import embeddings
 from backend.learning.folds import HOLDOUT
 from backend.registry import Registry, load_json
-from backend.scored import Floats, Scored
+from backend.scored import Floats, of_version
 from backend.settings import Settings
 from tasks.labels import Settled, settle
 from tasks.pace import annotators
@@ -66,7 +66,6 @@ class _Planner:
     def __init__(self, store: Store, registry: Registry, settings: Settings, project_id: int, version: int) -> None:
         self.settings, self.version = settings, version
         folder = registry.version(project_id, version)
-        self.scored = Scored.load(folder / "predictions.npz")
         with store.begin() as session:
             project = session.get_one(Project, project_id)
             self.schema: Schema = parse_label_config(project.label_config)
@@ -79,9 +78,9 @@ class _Planner:
             self.published = set(ranks)
             self.reviewed_control = _reviewed_control(session, project_id)
         self.where = registry.backbones(project_id, load_json(folder / "backbones.json")["number"])
-        embedded = embeddings.known(self.where, 0)
+        self.scored = of_version(folder).under(self.schema.heads)
         # A task whose image was changed since is not the one that was scored.
-        self.known = [int(task) for task in self.scored.ids if self._has(int(task), embedded)]
+        self.known = self.scored.still({task.id: task.pixels for task in self.tasks.values()})
         self.annotators = annotators(store, project_id)
 
     def plan(self, count: int) -> list[Planned]:
@@ -126,9 +125,6 @@ class _Planner:
         if scores is None or row is None:
             return {"uncertainty": None, "disagreement": None}
         return {"uncertainty": float(scores.uncertainty[row]), "disagreement": float(scores.disagreement[row])}
-
-    def _has(self, task: int, embedded: Container[str]) -> bool:
-        return task in self.tasks and self.tasks[task].pixels in embedded
 
     def _done(self, task: int) -> bool:
         """Labelled, or skipped by everybody: Label Studio offers a skipped task to the others only."""

@@ -1,7 +1,12 @@
-"""What a version says of every task: probabilities, uncertainty and disagreement, kept as one file."""
+"""What a version says of every task: probabilities, uncertainty and disagreement, kept as files.
 
+predictions.npz   the tasks its cycle knew; never changed
+later.npz         the tasks that came, or got another image, since then; replaced as a whole
+"""
+
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -9,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.registry import Array, load_arrays, save_arrays
+from backend.survivors import Answers, answers, columns
 from tasks.ranking.hybrid import TaskScores, task_scores
 from tasks.schema import Head
 
@@ -17,11 +23,16 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scored:
-    """N tasks: ids (N,), probabilities per learnt head (N, C) averaged over members, and the scores (None: no head)."""
+    """N tasks: ids (N,), probabilities per learnt head (N, C) averaged over members, and the scores (None: no head).
+
+    pixels: (N,) sha256 of the image that was looked at. answers: what the columns of each head stand for.
+    """
 
     ids: NDArray[np.int64]
     probabilities: Mapping[str, Floats]
     scores: TaskScores | None
+    pixels: NDArray[np.str_]
+    answers: Mapping[str, Answers]
 
     @cached_property
     def row_of(self) -> dict[int, int]:
@@ -33,9 +44,45 @@ class Scored:
         row = self.row_of.get(task_id)
         return None if row is None else {head: p[row] for head, p in self.probabilities.items()}
 
+    def still(self, pixels: Mapping[int, str | None]) -> list[int]:
+        """The tasks among `pixels` (task -> sha256 of its image now) whose image is the one that was scored.
+
+        The others were given another image since, or are new tasks under a deleted one's number.
+        """
+        return [
+            task for task, said in zip(self.ids.tolist(), self.pixels.tolist(), strict=True) if pixels.get(task) == said
+        ]
+
+    def under(self, heads: Sequence[Head]) -> "Scored":
+        """The same, as far as these heads of the present label config were learnt: others are left out.
+
+        Classes are brought into their present order, and the heads' present weights count.
+        """
+        order = columns(self.answers, heads)
+        kept = {name: self.probabilities[name][:, order[name]] for name in order if name in self.probabilities}
+        scores = _weighed(self.scores, heads, frozenset(kept)) if self.scores is not None and kept else None
+        return replace(self, probabilities=kept, scores=scores, answers=answers(heads))
+
+    def followed_by(self, later: "Scored") -> "Scored":
+        """With what the same version said of other tasks, or of these tasks' new images, later on."""
+        rows = np.flatnonzero(~np.isin(self.ids, later.ids))
+        return Scored(
+            ids=np.concatenate([self.ids[rows], later.ids]),
+            probabilities={
+                head: np.concatenate([p[rows], later.probabilities[head]]) for head, p in self.probabilities.items()
+            },
+            scores=_followed_by(self.scores, rows, later.scores),
+            pixels=np.concatenate([self.pixels[rows], later.pixels]),
+            answers=self.answers,
+        )
+
     def save(self, path: Path) -> None:
         """Write it as one file."""
-        arrays: dict[str, Array] = {"ids": self.ids}
+        arrays: dict[str, Array] = {
+            "ids": self.ids,
+            "pixels": self.pixels,
+            "answers": np.array(json.dumps(self.answers)),
+        }
         arrays |= {f"p:{head}": p for head, p in self.probabilities.items()}
         if self.scores is not None:
             arrays |= {f"s:{name}": np.asarray(value) for name, value in vars(self.scores).items()}
@@ -50,11 +97,58 @@ class Scored:
         if fields:
             heads = tuple(str(name) for name in fields.pop("heads"))
             scores = TaskScores(heads=heads, **fields)
-        return cls(arrays["ids"], {name[2:]: p for name, p in arrays.items() if name.startswith("p:")}, scores)
+        said = json.loads(str(arrays["answers"]))
+        return cls(
+            arrays["ids"],
+            {name[2:]: p for name, p in arrays.items() if name.startswith("p:")},
+            scores,
+            arrays["pixels"],
+            {name: (kind, tuple(classes)) for name, (kind, classes) in said.items()},
+        )
+
+
+def of_version(folder: Path) -> Scored:
+    """All that a version says by now: of the tasks its cycle knew, and of those that came later."""
+    scored, later = Scored.load(folder / "predictions.npz"), folder / "later.npz"
+    return scored.followed_by(Scored.load(later)) if later.exists() else scored
+
+
+def add(folder: Path, new: Scored) -> None:
+    """Keep what a version says of more tasks, whole or not at all."""
+    later = folder / "later.npz"
+    (Scored.load(later).followed_by(new) if later.exists() else new).save(later)
+
+
+def _weighed(scores: TaskScores, heads: Sequence[Head], kept: frozenset[str]) -> TaskScores:
+    shape = (len(scores.uncertainty), len(heads))
+    unsure, contradicted = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    for column, head in enumerate(heads):
+        if head.name in kept:
+            before = scores.heads.index(head.name)
+            unsure[:, column] = scores.head_uncertainty[:, before]
+            contradicted[:, column] = scores.head_disagreement[:, before]
+    weights = np.array([head.weight for head in heads], dtype=np.float32)
+    return TaskScores(
+        heads=tuple(head.name for head in heads),
+        head_weights=weights,
+        uncertainty=np.clip(unsure @ weights, 0, 1),
+        disagreement=np.clip(contradicted @ weights, 0, 1),
+        head_uncertainty=unsure,
+        head_disagreement=contradicted,
+    )
+
+
+def _followed_by(scores: TaskScores | None, rows: NDArray[np.intp], later: TaskScores | None) -> TaskScores | None:
+    if scores is None or later is None:
+        return None
+    names = ("uncertainty", "disagreement", "head_uncertainty", "head_disagreement")
+    joined = {name: np.concatenate([getattr(scores, name)[rows], getattr(later, name)]) for name in names}
+    return replace(scores, **joined)
 
 
 def score(
     ids: NDArray[np.int64],
+    pixels: NDArray[np.str_],
     heads: Sequence[Head],
     blocks: Sequence[tuple[NDArray[np.intp], Mapping[str, Floats]]],
     recorded: Mapping[str, Floats],
@@ -63,7 +157,8 @@ def score(
 ) -> Scored:
     """Score N tasks from blocks of rows, each with its own members, e.g. out-of-fold rows and the others.
 
-    blocks: (rows (n,), head -> (M, n, C)); together they hold every row once. recorded: labels on record, (N, C).
+    pixels: (N,) sha256 of each task's image. blocks: (rows (n,), head -> (M, n, C)); together they hold every row once.
+    recorded: labels on record, (N, C).
     """
     probabilities: dict[str, Floats] = {
         head.name: np.zeros((len(ids), len(head.classes)), dtype=np.float32)
@@ -77,7 +172,7 @@ def score(
         targets = {head: recorded[head][rows] for head in members}
         parts.append((rows, task_scores(heads, members, targets, measure, threshold)))
     if not parts:
-        return Scored(ids, probabilities, None)
+        return Scored(ids, probabilities, None, pixels, answers(heads))
 
     def whole(name: str) -> Floats:
         first = getattr(parts[0][1], name)
@@ -94,4 +189,4 @@ def score(
         head_uncertainty=whole("head_uncertainty"),
         head_disagreement=whole("head_disagreement"),
     )
-    return Scored(ids, probabilities, scores)
+    return Scored(ids, probabilities, scores, pixels, answers(heads))

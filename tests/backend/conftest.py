@@ -55,11 +55,11 @@ class World:
         recorded = {"bom": np.tile(np.array([1, 0], dtype=np.float32), (COUNT, 1))}
         blocks = [(np.arange(COUNT), members)] if learnt else []
         folder = self.registry.version(1, 1)
-        scored: Scored = score(ids, [head], blocks, recorded, "entropy", 0.2)
+        digests = np.array([f"digest{number}" for number in ids])
+        scored: Scored = score(ids, digests, [head], blocks, recorded, "entropy", 0.2)
         scored.save(folder / "predictions.npz")
         save_json(folder / "backbones.json", {"number": 1, "weights": "scratch"})
         save_json(folder / "model.json", {"heads": ["bom"] if learnt else []})
-        digests = np.array([f"digest{number}" for number in ids])
         points = rng.normal(size=(COUNT, 8)).astype(np.float32)
         save_arrays(self.registry.backbones(1, 1) / "embeddings-0-0000.npz", {"digests": digests, "values": points})
 

@@ -24,6 +24,7 @@ from backend.app import create_app
 from backend.registry import Registry, save_json
 from backend.scored import Scored
 from backend.settings import Settings
+from backend.survivors import answers
 from tasks.project import basic_authorization
 from tasks.schema import parse_label_config
 from tasks.store import Store
@@ -103,9 +104,13 @@ def model(store: Store, settings: Settings, number: int, malignant: dict[int, fl
     """Put version `number` where a cycle leaves it, with these probabilities per task."""
     folder = Registry(settings.state_dir).version(7, number)
     p = np.array(list(malignant.values()), dtype=np.float32)
-    Scored(np.array(list(malignant), dtype=np.int64), {"bom": np.stack([1 - p, p], axis=1)}, None).save(
-        folder / "predictions.npz"
-    )
+    Scored(
+        ids=np.array(list(malignant), dtype=np.int64),
+        probabilities={"bom": np.stack([1 - p, p], axis=1)},
+        scores=None,
+        pixels=np.array([f"digest{task}" for task in malignant]),
+        answers=answers(parse_label_config(LABEL_CONFIG).heads),
+    ).save(folder / "predictions.npz")
     save_json(folder / "model.json", {"heads": []})
     with store.begin() as session:
         session.add(

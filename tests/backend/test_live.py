@@ -1,5 +1,6 @@
 """Answers to /predict, from what a version left behind."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ def test_a_new_version_is_noticed_without_a_restart(world) -> None:
     old = world.registry.version(1, 1)
     new = world.registry.version(1, 2)
     scored = Scored.load(old / "predictions.npz")
-    turned = Scored(scored.ids, {"bom": np.ascontiguousarray(scored.probabilities["bom"][:, ::-1])}, scored.scores)
-    turned.save(new / "predictions.npz")
+    turned = {"bom": np.ascontiguousarray(scored.probabilities["bom"][:, ::-1])}
+    replace(scored, probabilities=turned).save(new / "predictions.npz")
     (new / "model.json").write_text((old / "model.json").read_text())
     with world.store.begin() as session:
         session.add(Version(project_id=1, number=2, created_at=0, seconds=1, schema="", labels=1, metrics={}))
