@@ -8,7 +8,7 @@ Every file appears whole or not at all, so that a step killed anywhere can be ru
 """
 
 import json
-import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +24,7 @@ Array = NDArray[Any]
 def whole(path: Path) -> Iterator[Path]:
     """Write to the yielded path; on success it takes the name `path` in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")  # containers share process numbers
     try:
         yield part
         part.replace(path)

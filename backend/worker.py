@@ -1,21 +1,26 @@
 """The worker: reconciles with Label Studio, keeps the queue filled, and runs cycles in a thread of its own.
 
 Training never stands between an annotator and the next task: while a cycle runs, this loop goes on.
+
+Several workers share the projects: each looks after whichever project is due and nobody else has its turn. So a worker
+that dies leaves nothing behind but the lease of its job, which lets go by itself.
 """
 
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import httpx
 import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from backend import jobs, plan, schedule
 from backend.cycle import Cycle, Stopped
 from backend.registry import Registry
 from backend.settings import Settings
-from tasks import ledger, queue, sync
+from tasks import queue, sync
 from tasks.client import Client, LabelStudioError
 from tasks.image_cache import ImageCache
 from tasks.images import Images
@@ -29,6 +34,17 @@ log = structlog.get_logger()
 BREATH = 0.25  # seconds between two looks at the bell
 DEBOUNCE = 1.0  # seconds between two reconciles of a ringing bell
 SWEEP_EVERY = 600.0  # seconds between two looks for predictions that nobody needs
+BEAT = jobs.LEASE / 6  # seconds between two signs of life
+
+
+@dataclass(frozen=True)
+class _Running:
+    """The cycle that this worker runs."""
+
+    job: int
+    project: int
+    thread: threading.Thread
+    stopping: threading.Event
 
 
 class Worker:
@@ -47,59 +63,103 @@ class Worker:
         self.bell = jobs.Bell(settings)
         self.me = jobs.owner()
         self.stopping = threading.Event()
-        self._cycle: threading.Thread | None = None
-        self._swept = 0.0
+        self._cycle: _Running | None = None
+        self._rung: set[int] = set()
+        self._swept: dict[int, float] = {}
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Work until `stopping` is set or `until` holds; a running cycle is then left for the next worker."""
+        """Work until `stop` is called or `until` holds; a running cycle is then left for the next worker."""
         log.info("worker started", worker=self.me, label_studio=self.settings.label_studio_url)
-        while not self.stopping.is_set() and not until():
-            started = time.monotonic()
-            jobs.renew(self.store, self.me)
-            self.look_after_all()
-            self._start_job()
-            while not self.stopping.wait(BREATH) and not until():
-                elapsed = time.monotonic() - started
-                if elapsed > self.settings.poll_seconds or (elapsed > DEBOUNCE and self._called()):
-                    break
+        jobs.renew(self.store, self.me)
+        ended = threading.Event()
+        pulse = threading.Thread(target=self._give_signs_of_life, args=(ended,), name="pulse")
+        pulse.start()
+        try:
+            while not self.stopping.is_set() and not until():
+                started = time.monotonic()
+                try:
+                    self.look_after_all()
+                    self._start_job()
+                    while not self.stopping.wait(BREATH) and not until():
+                        elapsed = time.monotonic() - started
+                        if elapsed > self.settings.poll_seconds or (elapsed > DEBOUNCE and self._called()):
+                            break
+                except OperationalError as error:  # a database that restarts is waited for
+                    log.warning("the database cannot be reached", error=str(error))
+                    self.stopping.wait(DEBOUNCE)
+        finally:
+            self.stop()
+            if self._cycle is not None:
+                self._cycle.thread.join()
+            ended.set()
+            pulse.join()
+        log.info("worker stopped", worker=self.me)
+
+    def stop(self) -> None:
+        """Ask the loop and the cycle to end soon; may be called from a signal handler."""
         self.stopping.set()
         if self._cycle is not None:
-            self._cycle.join()
-        log.info("worker stopped", worker=self.me)
+            self._cycle.stopping.set()
+
+    def _give_signs_of_life(self, ended: threading.Event) -> None:
+        """In a thread of its own: looking after a large project may take longer than a lease lasts."""
+        while not ended.wait(BEAT):
+            cycle = self._cycle
+            try:
+                held = jobs.renew(self.store, self.me)
+            except OperationalError as error:
+                log.warning("no sign of life could be given", error=str(error))
+                continue
+            if cycle is not None and cycle.thread.is_alive() and cycle.job not in held:
+                log.warning("another worker has taken the job over", job=cycle.job)
+                cycle.stopping.set()
 
     def _called(self) -> bool:
         """Whether something rang, or a cycle ended or waits to begin."""
-        idle = self._cycle is None or not self._cycle.is_alive()
-        if self._cycle is not None and idle:
+        if self._cycle is not None and not self._cycle.thread.is_alive():
+            self._rung.add(self._cycle.project)
             self._cycle = None
-            return True
-        return bool(self.bell.rung()) or (idle and self._queued())
+        self._rung |= self.bell.rung()
+        return bool(self._rung) or (self._cycle is None and self._queued())
 
     def _queued(self) -> bool:
         with self.store.begin() as session:
             return session.scalars(select(Job.id).where(Job.state == "queued").limit(1)).first() is not None
 
     def look_after_all(self) -> None:
-        """Look after every project; what goes wrong with one is its alarm and costs the others nothing."""
+        """Look after the projects that rang, and those that no worker has looked after lately."""
         with self.store.begin() as session:
-            projects = session.scalars(select(Project.id)).all()
-        sweeping = time.monotonic() - self._swept > SWEEP_EVERY
-        for project_id in projects:
-            try:
-                alarms = self.look_after(project_id, sweeping)
-            except (LabelStudioError, httpx.HTTPError, SchemaError) as error:
-                log.warning("project cannot be looked after", project=project_id, error=str(error))
-                alarms = [str(error)]
-            except Exception as error:  # a fault of ours with one project must not stop the worker for all
-                log.exception("project cannot be looked after", project=project_id)
-                alarms = [f"{type(error).__name__}: {error}"]
-            with self.store.begin() as session:
-                session.get_one(Project, project_id).alarms = alarms
-        if sweeping:
-            self._swept = time.monotonic()
+            synced = dict(session.execute(select(Project.id, Project.synced_at)).tuples().all())
+        self._rung &= synced.keys()
+        for project_id in sorted(synced, key=lambda number: (number not in self._rung, number)):
+            recent = time.time() - (synced[project_id] or 0.0) < self.settings.poll_seconds / 2
+            if recent and project_id not in self._rung:
+                continue
+            with self.store.turn(project_id, wait=False) as mine:
+                if mine:  # else it stays rung for: whoever has the turn may have asked before it rang
+                    self._rung.discard(project_id)
+                    self._look_after_or_alarm(project_id)
+
+    def _look_after_or_alarm(self, project_id: int) -> None:
+        """Look after one project; what goes wrong with it is its alarm and costs the others nothing."""
+        sweeping = time.monotonic() - self._swept.get(project_id, float("-inf")) > SWEEP_EVERY
+        try:
+            alarms = self.look_after(project_id, sweeping)
+            if sweeping:
+                self._swept[project_id] = time.monotonic()
+        except (LabelStudioError, httpx.HTTPError, SchemaError) as error:
+            log.warning("project cannot be looked after", project=project_id, error=str(error))
+            alarms = [str(error)]
+        except OperationalError:
+            raise
+        except Exception as error:  # a fault of ours with one project must not stop the worker for all
+            log.exception("project cannot be looked after", project=project_id)
+            alarms = [f"{type(error).__name__}: {error}"]
+        with self.store.begin() as session:
+            session.get_one(Project, project_id).alarms = alarms
 
     def look_after(self, project_id: int, sweeping: bool) -> list[str]:
-        """Reconcile one project, repair and refill its queue, ask for a training when one is due.
+        """Reconcile one project, repair and refill its queue, ask for a training when one is due. In its turn only.
 
         Returns alarms for an admin. Raises what Label Studio's calls raise.
         """
@@ -122,20 +182,20 @@ class Worker:
         size = head_size(self.store, project_id, settings.batch_size, settings.head_hours)
         wanted = size - len(queue.open_head(self.store, project_id))
         added = plan.extend_head(self.store, self.registry, settings, project_id, version, wanted)
-        with self.store.begin() as session:
-            ledger.append(session, project_id, "refilled", {"version": version, "tasks": added})
         log.info("refilled the queue", project=project_id, version=version, tasks=added)
 
     def _start_job(self) -> None:
         """Take a job if none of ours runs."""
-        if self._cycle is not None and self._cycle.is_alive():
+        if self._cycle is not None and self._cycle.thread.is_alive():
             return
         job = jobs.claim(self.store, self.me)
         if job is not None:
-            self._cycle = threading.Thread(target=self._run_cycle, args=(job,), name=f"cycle-{job.id}")
-            self._cycle.start()
+            stopping = threading.Event()
+            thread = threading.Thread(target=self._run_cycle, args=(job, stopping), name=f"cycle-{job.id}")
+            self._cycle = _Running(job.id, job.project_id, thread, stopping)
+            thread.start()
 
-    def _run_cycle(self, job: Job) -> None:
+    def _run_cycle(self, job: Job, stopping: threading.Event) -> None:
         cycle = Cycle(
             self.store,
             self.client,
@@ -144,15 +204,15 @@ class Worker:
             self.settings,
             job.id,
             job.project_id,
-            self.stopping,
+            stopping,
         )
         try:
             cycle.run()
         except Stopped:
-            jobs.release(self.store, job.id)
+            jobs.release(self.store, job.id, self.me)
             return
         except Exception as error:  # whatever it is, the job must say so and the others must go on
             log.exception("cycle failed", project=job.project_id, job=job.id)
-            jobs.finish(self.store, job.id, error=f"{type(error).__name__}: {error}")
+            jobs.finish(self.store, job.id, self.me, error=f"{type(error).__name__}: {error}")
             return
-        jobs.finish(self.store, job.id)
+        jobs.finish(self.store, job.id, self.me)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import structlog
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
@@ -18,10 +19,19 @@ from tasks.client import Client, LabelStudioError
 from tasks.pace import annotators
 from tasks.project import SAMPLING
 from tasks.ranking.interleave import Kind, queue_key
-from tasks.store import Store
+from tasks.store import Store, lock_project
 from tasks.tables import Project, Published, Task, Version
 
 log = structlog.get_logger()
+
+SENT = 0
+"""`Published.prediction_id` of a row that was sent and not seen yet."""
+UNDER_WAY = 150.0
+"""Seconds for which an import whose answer never came may still be at work in Label Studio."""
+
+
+class Unsettled(LabelStudioError):
+    """An import was cut off, by a kill or a timeout, and may still be at work: sending it again would import twice."""
 
 
 def queue_name(version: int) -> str:
@@ -46,8 +56,12 @@ class Planned:
 
 
 def enter(store: Store, project_id: int, version: int, planned: Sequence[Planned]) -> int:
-    """Put tasks at the end of a version's order, in the store; returns how many were new to it."""
+    """Put tasks at the end of a version's order, in the store; returns how many were new to it.
+
+    Where the version orders the queue already, this is a refill, and the ledger says so.
+    """
     with store.begin() as session:
+        lock_project(session, project_id)
         rows = select(Published).where(Published.project_id == project_id, Published.version == version)
         known = {row.task_id: row.rank for row in session.scalars(rows)}
         rank = max(known.values(), default=-1) + 1
@@ -66,14 +80,24 @@ def enter(store: Store, project_id: int, version: int, planned: Sequence[Planned
                     at=time.time(),
                 )
             )
+        if new and session.get_one(Project, project_id).published == version:
+            ledger.append(session, project_id, "refilled", {"version": version, "tasks": len(new)})
     return len(new)
+
+
+def size(store: Store, project_id: int, version: int) -> int:
+    """How many tasks a version's order has in the store."""
+    with store.begin() as session:
+        query = select(func.count()).where(Published.project_id == project_id, Published.version == version)
+        return session.scalar(query) or 0
 
 
 def push(store: Store, client: Client, project_id: int, version: int) -> int:
     """Import what Label Studio does not have yet of a version, in one request; returns how many were imported.
 
-    Tasks that are gone in Label Studio are left out: one of them would make it refuse all. Raises LabelStudioError
-    when fewer were created than were sent: the order would have holes.
+    Only in the project's turn. Tasks that are gone in Label Studio are left out: one of them would make it refuse all.
+    Raises Unsettled while an earlier import may still be at work, and LabelStudioError when fewer were created than
+    were sent: the order would have holes.
     """
     from label_studio_sdk.label_interface import LabelInterface  # takes seconds to import; web workers need it not
 
@@ -82,6 +106,11 @@ def push(store: Store, client: Client, project_id: int, version: int) -> int:
         unsent = [row for row in _unsent(session, project_id, version) if row.task_id in living]
         if not unsent:
             return 0
+        if any(row.prediction_id == SENT and time.time() - row.at < UNDER_WAY for row in unsent):
+            raise Unsettled(
+                f"the answer to an import of {queue_name(version)} never came: waiting for what Label Studio makes of"
+                f" it, {UNDER_WAY:.0f} s at most"
+            )
         project = session.get_one(Project, project_id)
         interface = LabelInterface(project.label_config)
         body = []
@@ -96,7 +125,16 @@ def push(store: Store, client: Client, project_id: int, version: int) -> int:
             if errors := interface.validate_prediction(prediction, return_errors=True):
                 raise LabelStudioError(f"task {row.task_id}: Label Studio would drop the prediction: {errors}")
             body.append(prediction)
-    created = client.import_predictions(project_id, body)
+        for row in unsent:
+            row.prediction_id, row.at = SENT, time.time()
+    try:
+        created = client.import_predictions(project_id, body)
+    except (LabelStudioError, httpx.ConnectError, httpx.ConnectTimeout) as error:
+        if not isinstance(error, LabelStudioError) or 400 <= (error.status or 0) < 500:  # never arrived, or refused
+            with store.begin() as session:
+                for row in _unsent(session, project_id, version):
+                    row.prediction_id = None
+        raise
     if created != len(body):
         raise LabelStudioError(f"{queue_name(version)}: {len(body)} predictions were sent, {created} were created")
     _record_ids(store, client, project_id, version)
@@ -115,7 +153,7 @@ def _living(session: Session, project_id: int, version: int, *conditions: Column
 
 
 def _unsent(session: Session, project_id: int, version: int) -> Sequence[Published]:
-    return _living(session, project_id, version, Published.prediction_id.is_(None))
+    return _living(session, project_id, version, func.coalesce(Published.prediction_id, SENT) == SENT)
 
 
 def _record_ids(store: Store, client: Client, project_id: int, version: int, *, again: bool = False) -> set[int]:
@@ -134,34 +172,36 @@ def _record_ids(store: Store, client: Client, project_id: int, version: int, *, 
         }
         with store.begin() as session:
             for row in chosen(session, project_id, version):
-                row.prediction_id = numbers.get(row.task_id, row.prediction_id)
+                number = numbers.get(row.task_id, row.prediction_id)
+                if number is not None or row.prediction_id != SENT:
+                    row.prediction_id = number
         found.update(numbers)
     return found
 
 
 def flip(store: Store, client: Client, project_id: int, version: int) -> None:
-    """Let a pushed version order the queue: one atomic change of the project's model version.
+    """Let a pushed version order the queue: one atomic change of the project's model version. In its turn only.
 
     A version of which nothing was pushed, since nothing waits for an annotation, takes nothing over.
     """
     with store.begin() as session:
-        size = _pushed(session, project_id, version)
-        if not size:
+        pushed = _pushed(session, project_id, version)
+        if not pushed:
             log.info("nothing to publish", project=project_id, version=version)
             return
         project = session.get_one(Project, project_id)
         if project.published != version:
             project.published = version
             session.get_one(Version, (project_id, version)).published_at = time.time()
-            ledger.append(session, project_id, "published", {"version": version, "tasks": size})
-            log.info("published", project=project_id, version=version, tasks=size)
-    # Last, so that the guard of another thread never takes this change for somebody else's.
+            ledger.append(session, project_id, "published", {"version": version, "tasks": pushed})
+            log.info("published", project=project_id, version=version, tasks=pushed)
+    # Last, so that a kill before it leaves the repair to the next guard.
     client.update_project(project_id, model_version=queue_name(version), sampling=SAMPLING)
 
 
 def _pushed(session: Session, project_id: int, version: int) -> int:
     """How many living tasks have a prediction of that version, as far as we know."""
-    return len(_living(session, project_id, version, Published.prediction_id.is_not(None)))
+    return len(_living(session, project_id, version, Published.prediction_id > SENT))
 
 
 def guard(store: Store, client: Client, project_id: int) -> list[str]:

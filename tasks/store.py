@@ -8,13 +8,16 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Engine, create_engine, event, make_url, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from tasks.tables import Project
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+TURNS = 20262  # the first half of PostgreSQL's lock numbers, which other programs may use as well
+# A machine that vanishes without a word is noticed within a minute, on both sides, and its locks are given up.
+KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 
 
 class Store:
@@ -38,7 +41,9 @@ class Store:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 _migrate(engine)
         else:
-            engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+            alive = KEEPALIVES | {"connect_timeout": 10}
+            engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=alive)
+            event.listen(engine, "connect", _prepare_postgresql)
             _migrate(engine)
         return cls(engine)
 
@@ -47,6 +52,35 @@ class Store:
         """A session in a transaction: committed at the end, rolled back when an exception leaves it."""
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @contextmanager
+    def turn(self, project_id: int, *, wait: bool = True) -> Iterator[bool]:
+        """Have a project to oneself, among all threads, processes and machines that share the store.
+
+        Whoever changes a project in Label Studio by what the store says holds its turn: two pushes at once would
+        import twice. The turn ends with its process. Yields whether it was got; with `wait` it always is.
+        """
+        if self.engine.dialect.name == "sqlite":
+            path = Path(self.engine.url.database or "").with_suffix(f".turn-{project_id}")
+            with path.open("w") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                except BlockingIOError:
+                    yield False
+                else:
+                    yield True
+            return
+        lock = text(
+            "SELECT pg_advisory_lock(:turns, :project)" if wait else "SELECT pg_try_advisory_lock(:turns, :project)"
+        )
+        key = {"turns": TURNS, "project": project_id}
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            mine = connection.scalar(lock, key) is not False
+            try:
+                yield mine
+            finally:
+                if mine:
+                    connection.execute(text("SELECT pg_advisory_unlock(:turns, :project)"), key)
 
     def project(self, project_id: int) -> Project | None:
         """The project of that number, if it was registered."""
@@ -60,8 +94,10 @@ class Store:
         *,
         title: str | None = None,
         extra_params: dict[str, Any] | None = None,
+        created_at: str | None = None,
+        connection: str | None = None,
     ) -> Project:
-        """Insert the project, or refresh its label config (and title, parameters where given).
+        """Insert the project, or refresh its label config (and what else is given).
 
         A changed label config makes the next reconcile read everything again.
         """
@@ -79,7 +115,27 @@ class Store:
                 project.title = title
             if extra_params is not None:
                 project.extra_params = extra_params
+            if created_at is not None:
+                project.created_at = created_at
+            if connection is not None:
+                project.connection = connection
             return project
+
+
+def lock_project(session: Session, project_id: int) -> None:
+    """Make other transactions that lock the project wait for the end of this one. Call it before reading.
+
+    An UPDATE that changes nothing: SQLite knows no SELECT FOR UPDATE, and begins its transaction with the first write.
+    """
+    session.execute(update(Project).where(Project.id == project_id).values(id=project_id))
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    """Let the server notice a client that is gone; its own default is two hours."""
+    with connection.cursor() as cursor:
+        for name, value in KEEPALIVES.items():
+            cursor.execute(f"SET tcp_{name} = {value}")
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

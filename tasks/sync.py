@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from tasks.client import Client
 from tasks.schema import parse_label_config
-from tasks.store import Store
+from tasks.store import Store, lock_project
 from tasks.tables import Project, Task
 from tasks.takeover import Changes, Remote, apply_page, forget, utc
 
@@ -51,8 +51,9 @@ def reconcile(
         project.title, project.label_config = remote["title"], remote["label_config"]
         cursor = project.cursor
         full = full or cursor is None or time.time() - (project.full_sync_at or 0.0) > FULL_EVERY
+        first = project.full_sync_at is None
 
-    changes = Changes(full=full)
+    changes = Changes(full=full, first=first)
     # Read before the pages: what changes behind our back while they are read lies after it.
     newest = client.newest_change(project_id)
     seen: set[int] = set()
@@ -60,6 +61,7 @@ def reconcile(
     def take(pages: Iterator[list[Remote]]) -> None:
         for page in pages:
             with store.begin() as session:
+                lock_project(session, project_id)  # what is compared must not change before it is written
                 apply_page(session, project_id, schema, page, changes)
             seen.update(row["id"] for row in page)
             if progress is not None:
@@ -70,6 +72,7 @@ def reconcile(
         # A deletion while we read moves tasks between pages, so those that were not met are asked for by number.
         take(client.tasks_by_id(project_id, sorted(_known(store, project_id) - seen)))
     with store.begin() as session:
+        lock_project(session, project_id)
         project = session.get_one(Project, project_id)
         project.synced_at = time.time()
         if newest is not None and project.label_config == remote["label_config"]:  # /setup may have brought another

@@ -42,7 +42,7 @@ def worker(as_json: Json = False) -> None:
     """Reconcile, keep the queue filled and train, until it is stopped. --json writes the log as JSON lines."""
     started = _worker("json" if as_json else None)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: started.stopping.set())
+        signal.signal(number, lambda *_: started.stop())
     started.run()
 
 

@@ -101,3 +101,44 @@ def test_a_failed_transaction_leaves_nothing_and_errors_hide_row_data(url: str) 
             {"kind": "patient-17"},
         )
     assert "patient-17" not in str(caught.value)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_project_has_one_turn_at_a_time_and_it_ends_with_its_process(
+    database: str, url: str, request: pytest.FixtureRequest
+) -> None:
+    if database == "postgresql":
+        url = request.getfixturevalue("postgresql")()
+    store = Store.open(url)
+    with store.turn(1) as mine, store.turn(1, wait=False) as again, store.turn(2, wait=False) as other:
+        assert (mine, again, other) == (True, False, True)
+    program = f"from tasks.store import Store\nwith Store.open({url!r}).turn(1): print('mine', flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "mine\n"
+    with store.turn(1, wait=False) as mine:
+        assert not mine
+    holder.kill()
+    with store.turn(1) as mine:  # waits until the database has noticed
+        assert mine
+    holder.communicate()
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_one_turn_follows_another(database: str, url: str, request: pytest.FixtureRequest) -> None:
+    if database == "postgresql":
+        url = request.getfixturevalue("postgresql")()
+    store, inside, most = Store.open(url), [], []
+
+    def take(number: int) -> None:
+        for _ in range(5):
+            with store.turn(1):
+                inside.append(number)
+                most.append(len(inside))
+                inside.remove(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 20
