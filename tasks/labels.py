@@ -22,13 +22,14 @@ def settle(annotations: Iterable[Annotation], current: Labels) -> Settled:
     """Settle one task.
 
     Each annotator's latest word counts once; for each head the majority of the annotators holds, and of equally
-    common answers the latest. Imported annotations replace `current`. Deleted, skipped, empty and machine-made
-    ones say nothing. A task that somebody flagged for an expert trains nothing until it is settled.
+    common answers the latest. Imported annotations, and those that people made before the project was connected,
+    replace `current`. Deleted, skipped, empty and machine-made ones say nothing. A task that somebody flagged for an
+    expert trains nothing until it is settled.
     """
     present = sorted((row for row in annotations if row.deleted_at is None), key=lambda row: row.updated_at)
     record = {head: tuple(names) for head, names in current.items()}
     for row in present:
-        if row.origin == "imported":
+        if row.origin in ("imported", "earlier"):
             record |= {head: tuple(names) for head, names in row.labels.items()}
     latest = {row.completed_by: row for row in present if row.origin == "person"}
     people = sorted(latest.values(), key=lambda row: row.updated_at)

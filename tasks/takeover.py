@@ -29,6 +29,7 @@ class Changes:
     tasks: int = 0
     annotations: int = 0  # created, changed or deleted
     full: bool = False
+    first: bool = False  # the first pass ever: what it finds was there before the project was connected
 
 
 def apply_page(session: Session, project_id: int, schema: Schema, page: list[Remote], changes: Changes) -> None:
@@ -59,7 +60,13 @@ def apply_page(session: Session, project_id: int, schema: Schema, page: list[Rem
     for row in page:
         for remote in row.get("annotations", []):
             changed = _apply_annotation(
-                session, schema, tasks[row["id"]], known.get(remote["id"]), remote, reread=changes.full
+                session,
+                schema,
+                tasks[row["id"]],
+                known.get(remote["id"]),
+                remote,
+                reread=changes.full,
+                first=changes.first,
             )
             changes.annotations += changed
 
@@ -95,6 +102,7 @@ def _apply_task(session: Session, task: Task, row: Remote, schema: Schema) -> No
     if other_image:
         task.pixels = task.image_error = None  # read it anew
     if reborn:
+        task.overlap_before = None
         session.execute(delete(Published).where(Published.project_id == task.project_id, Published.task_id == task.id))
     task.data, task.image = row["data"], image
     task.current, task.problems = labels, list(problems)
@@ -157,7 +165,14 @@ def _apply_deletions(
 
 
 def _apply_annotation(
-    session: Session, schema: Schema, task: Task, known: Annotation | None, remote: Remote, *, reread: bool
+    session: Session,
+    schema: Schema,
+    task: Task,
+    known: Annotation | None,
+    remote: Remote,
+    *,
+    reread: bool,
+    first: bool,
 ) -> bool:
     """Take one annotation over; says whether anything of it was new."""
     same = known is not None and known.deleted_at is None and _same(known, remote)
@@ -173,6 +188,8 @@ def _apply_annotation(
     if parent is None and same:
         parent = annotation.parent_prediction  # deleting a version empties it in Label Studio
     origin = _origin(remote, decoded, parent)
+    if origin == "person" and (first or (untouched and annotation.origin == "earlier")):
+        origin = "earlier"
     before = annotation.labels if same else None
     means_the_same = same and (before, annotation.flagged, annotation.origin) == (labels, decoded.flagged, origin)
     if untouched and means_the_same:
@@ -214,7 +231,7 @@ def _apply_annotation(
 
 
 def _origin(remote: Remote, decoded: Decoded, parent: int | None) -> str:
-    """Who made it: only what a person submitted counts.
+    """Who made it: only what a person submitted counts, and only since the project was connected.
 
     Bulk creation leaves `updated_by` empty: with a prediction as parent it is "Create annotations from
     predictions", signed with the clicker's name; without, an import.
