@@ -180,6 +180,7 @@ class Cycle:
             blocks = crossfit.predict(fit, members, taken.folds, crossfit.labelled_rows(targets))
         scored = score(
             taken.ids,
+            taken.pixels,
             self.schema.heads,
             [(block.rows, block.members) for block in blocks],
             taken.recorded,
