@@ -14,14 +14,15 @@ from typing import Any
 import structlog
 from sqlalchemy import select
 
+from backend.image_source import open_images
+from backend.learning.decode import ImageError
 from backend.registry import Array, Registry, load_json
 from backend.scored import Scored
 from backend.settings import Settings
 from tasks import queue
 from tasks.client import Client, LabelStudioError
 from tasks.codec import decode_current
-from tasks.image_cache import ImageCache
-from tasks.images import Images, ImageUnavailable
+from tasks.images import ImageUnavailable
 from tasks.present import phrases_of, present
 from tasks.schema import Schema, parse_label_config
 from tasks.store import Store
@@ -70,7 +71,7 @@ class Live:
             return [{"result": [], "score": 0.0, "model_version": name} for _ in tasks]
         loaded = self._load(project)
         held_out = self._held_out(project_id, [task["id"] for task in tasks])
-        fresh = self._look_at(loaded, [task for task in tasks if loaded.scored.of(task["id"]) is None])
+        fresh = self._look_at(project_id, loaded, [task for task in tasks if loaded.scored.of(task["id"]) is None])
         return [
             {"result": self._answer(loaded, task, task["id"] in held_out, fresh), "score": 0.0, "model_version": name}
             for task in tasks
@@ -112,15 +113,17 @@ class Live:
                 found.update(session.scalars(query))
         return found
 
-    def _look_at(self, loaded: Loaded, tasks: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Array]]:
+    def _look_at(
+        self, project_id: int, loaded: Loaded, tasks: Sequence[Mapping[str, Any]]
+    ) -> dict[int, dict[str, Array]]:
         """Probabilities of tasks that the worker has not seen yet, as far as the budget reaches."""
         if not tasks or not loaded.about["heads"]:
             return {}
         from backend import newcomers  # torch takes seconds to import: only a new image pays for it
 
         client = Client(self.settings.label_studio_url, self.settings.label_studio_token.get_secret_value(), 20.0)
-        cache = ImageCache(self.settings.state_dir / "images", int(self.settings.image_cache_gb * 1e9))
-        images = Images(client.base_url, client.http, cache, self.settings.max_image_mb * 1_000_000)
+        images = open_images(self.settings, client)
+        pixel_limit = int(self.settings.max_megapixels * 1e6)
         found: dict[int, dict[str, Array]] = {}
         deadline = time.monotonic() + BUDGET
         try:
@@ -131,17 +134,34 @@ class Live:
                         break
                     chunk = tasks[start : start + CHUNK]
                     urls = [str(task["data"].get(loaded.schema.image_field) or "") for task in chunk]
-                    fetched = dict(images.fetch_many(urls, CHUNK))
-                    good = {i: data for i, data in fetched.items() if not isinstance(data, ImageUnavailable)}
-                    if not good:
-                        continue
-                    said = newcomers.predict(loaded.folder, loaded.about, list(good.values()))
-                    for index, probabilities in zip(good, said, strict=True):
-                        if probabilities is not None:
-                            found[chunk[index]["id"]] = probabilities
+                    good: dict[int, bytes] = {}
+                    reasons: dict[int, str] = {}
+                    for index, data in images.fetch_many(urls, project_id, CHUNK):
+                        if isinstance(data, ImageUnavailable):
+                            reasons[chunk[index]["id"]] = str(data)
+                        else:
+                            good[chunk[index]["id"]] = data
+                    said = newcomers.predict(loaded.folder, loaded.about, list(good.values()), pixel_limit)
+                    for task_id, outcome in zip(good, said, strict=True):
+                        if isinstance(outcome, ImageError):
+                            reasons[task_id] = str(outcome)
+                        else:
+                            found[task_id] = outcome
+                    self._note(project_id, reasons)
         except LabelStudioError as error:
             log.warning("new images cannot be fetched", error=str(error))
         finally:
             images.close()
             client.close()
         return found
+
+    def _note(self, project_id: int, reasons: Mapping[int, str]) -> None:
+        """Leave the reasons why images cannot be used where `status` finds them."""
+        if not reasons:
+            return
+        with self.store.begin() as session:
+            query = select(Task).where(Task.project_id == project_id, Task.id.in_(list(reasons)), Task.pixels.is_(None))
+            for task in session.scalars(query):
+                task.image_error = reasons[task.id]
+        for task_id, reason in reasons.items():
+            log.warning("image cannot be used", project=project_id, task=task_id, reason=reason)

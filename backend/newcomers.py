@@ -20,20 +20,23 @@ def _weights(backbones: Path, heads: Path) -> tuple[list[Backbone], crossfit.Cro
     return load_backbones(backbones), load_crossfit(heads)
 
 
-def predict(folder: Path, about: Mapping[str, Any], images: Sequence[bytes]) -> list[dict[str, Array] | None]:
-    """Probabilities per head (C,) of each image file; None for one that cannot be decoded.
+def predict(
+    folder: Path, about: Mapping[str, Any], images: Sequence[bytes], pixel_limit: int
+) -> list[dict[str, Array] | ImageError]:
+    """Probabilities per head (C,) of each image file; for one that cannot be decoded, the reason.
 
     folder, about: of the version, as the cycle left them (model.json).
     """
     size = about["learning"]["image_size"]
+    found: list[dict[str, Array] | ImageError] = []
     pixels, rows = [], []
     for row, data in enumerate(images):
         try:
-            pixels.append(decode(data, size))
+            pixels.append(decode(data, size, pixel_limit))
             rows.append(row)
-        except ImageError:
-            continue
-    found: list[dict[str, Array] | None] = [None] * len(images)
+            found.append({})
+        except ImageError as reason:
+            found.append(reason)
     if not pixels:
         return found
     backbones = folder.parents[1] / "backbones" / about["backbones"]

@@ -45,7 +45,7 @@ def read_images(
     for start in range(0, len(missing), CHUNK):
         chunk = missing[start : start + CHUNK]
         outcome = {}
-        for index, data in images.fetch_many([image for _, image in chunk], WORKERS):
+        for index, data in images.fetch_many([image for _, image in chunk], project_id, WORKERS):
             task_id = chunk[index][0]
             outcome[task_id] = _to_pixels(data, registry, size, int(settings.max_megapixels * 1e6))
             if outcome[task_id][1] is not None:

@@ -11,10 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.learning.config import LearningConfig
+from tasks.addresses import AddressPolicy
 
 TUNABLE = frozenset(
     {"batch_size", "head_hours", "retrain_after", "preset", "uncertainty", "disagreement_threshold", "phrases", "mode"}
@@ -90,6 +91,16 @@ class Settings(BaseSettings):
     image_cache_gb: float = Field(10.0, gt=0, description="Bound of the image cache on disk")
     max_image_mb: int = Field(50, ge=1, description="Largest image file that is read")
     max_megapixels: float = Field(100.0, gt=0, description="Largest image that is decoded, in million pixels")
+    image_hosts: str = Field(
+        "*",
+        description="Hosts beside Label Studio that images may come from: names, *.example.org, or * for all;"
+        " separated by commas",
+    )
+    image_private_networks: str = Field(
+        "",
+        description="Networks off the public internet that those hosts may lie in, such as 10.1.0.0/16; separated by"
+        " commas",
+    )
 
     @property
     def database(self) -> str:
@@ -100,6 +111,23 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """Where Label Studio reaches this backend, without a trailing slash."""
         return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def image_policy(self) -> AddressPolicy:
+        """Where images may come from, beside Label Studio."""
+        return AddressPolicy.parse(self.image_hosts, self.image_private_networks)
+
+    @field_validator("image_hosts")
+    @classmethod
+    def _hosts(cls, value: str) -> str:
+        AddressPolicy.parse(value, "")
+        return value
+
+    @field_validator("image_private_networks")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        AddressPolicy.parse("", value)
+        return value
 
     @property
     def learning(self) -> LearningConfig:

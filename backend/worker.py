@@ -18,12 +18,11 @@ from sqlalchemy.exc import OperationalError
 
 from backend import jobs, plan, schedule
 from backend.cycle import Cycle, Stopped
+from backend.image_source import open_images
 from backend.registry import Registry
 from backend.settings import Settings
 from tasks import queue, sync
 from tasks.client import Client, LabelStudioError
-from tasks.image_cache import ImageCache
-from tasks.images import Images
 from tasks.pace import head_size
 from tasks.schema import SchemaError
 from tasks.store import Store
@@ -54,12 +53,7 @@ class Worker:
         self.settings, self.store = settings, store
         self.registry = Registry(settings.state_dir)
         self.client = Client(settings.label_studio_url, settings.label_studio_token.get_secret_value())
-        self.images = Images(
-            self.client.base_url,
-            self.client.http,
-            ImageCache(settings.state_dir / "images", int(settings.image_cache_gb * 1e9)),
-            settings.max_image_mb * 1_000_000,
-        )
+        self.images = open_images(settings, self.client)
         self.bell = jobs.Bell(settings)
         self.me = jobs.owner()
         self.stopping = threading.Event()

@@ -1,7 +1,8 @@
 """Fetch the bytes of a task's image, from Label Studio or elsewhere, through a bounded cache on disk.
 
 Label Studio's token goes to Label Studio alone: every address, those of redirects included, is routed anew by
-`Images._route`, the one place that decides who is asked and with which credentials.
+`Images._route`, the one place that decides who is asked and with which credentials. Who is not Label Studio is asked by
+a client that connects only where the admin allows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 import httpx
 import stamina
 
+from tasks.addresses import AddressPolicy, AddressRefused, guarded_client
 from tasks.image_cache import ImageCache
 
 __all__ = ["ImageCache", "ImageUnavailable", "Images", "shown_url"]
@@ -23,6 +25,8 @@ REDIRECTS = 5
 ATTEMPTS = 3
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 SECONDS_PER_IMAGE = 120.0
+STORAGE_SCHEMES = ("s3", "gs", "azure-blob")
+"""What Label Studio calls objects of the buckets connected to a project; it alone has the keys to them."""
 
 
 class ImageUnavailable(ValueError):
@@ -51,17 +55,20 @@ def shown_url(url: str) -> str:
 class Images:
     """The images of one Label Studio at `base_url` (which may have a sub-path).
 
-    `http` is authorised to that Label Studio and used for nothing else; other hosts are asked by a client of
-    our own that knows no credentials. No image may pass `max_image_bytes`. Threads may share one object.
+    `http` is authorised to that Label Studio and used for nothing else; other hosts are asked, where `policy` allows
+    them, by a client of our own that knows no credentials. No image may pass `max_image_bytes`. Threads may share one
+    object.
     """
 
-    def __init__(self, base_url: str, http: httpx.Client, cache: ImageCache, max_image_bytes: int) -> None:
+    def __init__(
+        self, base_url: str, http: httpx.Client, cache: ImageCache, max_image_bytes: int, policy: AddressPolicy
+    ) -> None:
         base = httpx.URL(base_url)
         self._base = base
         self._origin = str(base.copy_with(path="/", query=None, fragment=None)).rstrip("/")
         self._prefix = base.path.rstrip("/")
         self._authorised = http
-        self._plain = httpx.Client(follow_redirects=False)
+        self._plain = guarded_client(policy)
         self._cache = cache
         self._max_image_bytes = max_image_bytes
 
@@ -69,8 +76,9 @@ class Images:
         """Close our own client; the authorised one belongs to the caller."""
         self._plain.close()
 
-    def fetch(self, url: str) -> bytes:
-        """The bytes behind `url` as found in a task: site-relative, http(s) or data:image/...;base64.
+    def fetch(self, url: str, project_id: int) -> bytes:
+        """The bytes behind `url` as found in a task of that project: site-relative, http(s), an object of a storage
+        connected to the project (s3://, gs://, azure-blob://) or data:image/...;base64.
 
         Raises ImageUnavailable where there is none to be had. What the authorised client raises because its token
         is refused for everything (LabelStudioError) is no matter of this image, and passes.
@@ -78,17 +86,28 @@ class Images:
         if not isinstance(url, str) or not url.strip():
             raise ImageUnavailable("the task has no image address; fill the field that the Image tag names")
         url = url.strip()
+        try:
+            url.encode()
+        except UnicodeEncodeError as error:
+            raise ImageUnavailable(f"{shown_url(url)!a} is not a valid address: it has half a character") from error
         if url[:5].lower() == "data:":
             return self._decode(url)
-        address = self._resolve(url)
-        key = str(address)
+        if url.partition("://")[0] in STORAGE_SCHEMES:
+            address = self._storage_address(url, project_id)
+            # Not the signed address, which is another each time; two projects may mean two servers by one name.
+            key = f"project {project_id}: {url}"
+        else:
+            address = self._resolve(url)
+            key = str(address)
         data = self._cache.get(key)
         if data is None:
-            data = self._download(address)
+            data = self._download(address, shown_url(url))
             self._cache.put(key, data)
         return data
 
-    def fetch_many(self, urls: Sequence[str], workers: int) -> Iterator[tuple[int, bytes | ImageUnavailable]]:
+    def fetch_many(
+        self, urls: Sequence[str], project_id: int, workers: int
+    ) -> Iterator[tuple[int, bytes | ImageUnavailable]]:
         """(position in `urls`, bytes or the reason there are none), each position once, as they come in.
 
         No more than twice `workers` images wait in memory for a slow consumer.
@@ -99,7 +118,7 @@ class Images:
             try:
                 while True:
                     while len(running) < 2 * workers and (item := next(upcoming, None)) is not None:
-                        running[pool.submit(self.fetch, item[1])] = item[0]
+                        running[pool.submit(self.fetch, item[1], project_id)] = item[0]
                     if not running:
                         return
                     for done in wait(running, return_when=FIRST_COMPLETED).done:
@@ -127,10 +146,15 @@ class Images:
             raise ImageUnavailable(f"{shown_url(url)} is not a valid address: port {address.port}")
         if address.scheme not in ("http", "https") or not address.host:
             raise ImageUnavailable(
-                f"{shown_url(url)} cannot be fetched: only Label Studio's own paths (/data/...), http(s) and "
-                "data:image/...;base64 addresses can (cloud storage: use pre-signed URLs in Label Studio)"
+                f"{shown_url(url)} cannot be fetched: only Label Studio's own paths (/data/...), http(s) addresses,"
+                " data:image/...;base64 and objects of connected storages (s3://, gs://, azure-blob://) can"
             )
         return address
+
+    def _storage_address(self, uri: str, project_id: int) -> httpx.URL:
+        """Where Label Studio hands out the object: redirecting to a signed address, or itself, as is set there."""
+        encoded = base64.urlsafe_b64encode(uri.encode()).decode()
+        return self._resolve(f"/projects/{project_id}/resolve/?fileuri={encoded}")
 
     def _is_label_studio(self, address: httpx.URL) -> bool:
         same_origin = (address.scheme, address.host, address.port) == (
@@ -141,7 +165,7 @@ class Images:
         return same_origin and f"{address.path}/".startswith(f"{self._prefix}/")
 
     def _route(self, address: httpx.URL) -> httpx.Client:
-        """Who may be asked for `address`: the one place for credentials, and for refusing addresses."""
+        """Who asks for `address`: the one place for credentials. Our own client refuses what is not allowed."""
         return self._authorised if self._is_label_studio(address) else self._plain
 
     def _decode(self, url: str) -> bytes:
@@ -156,21 +180,20 @@ class Images:
             raise ImageUnavailable(f"{shown_url(url)}: its base64 is broken: {error}") from error
         return self._checked(url, data)
 
-    def _download(self, address: httpx.URL) -> bytes:
-        shown = shown_url(str(address))
+    def _download(self, address: httpx.URL, asked: str) -> bytes:
+        """asked: what the task says, as it may stand in a message."""
         try:
             for attempt in stamina.retry_context(
                 on=_TryAgain, attempts=ATTEMPTS, timeout=SECONDS_PER_IMAGE, wait_initial=0.2, wait_max=2.0
             ):
                 with attempt:
-                    return self._follow(address)
+                    return self._follow(address, asked)
         except _TryAgain as error:
-            raise ImageUnavailable(f"{shown}: {error}") from error
+            raise ImageUnavailable(f"{asked}: {error}") from error
         raise AssertionError("stamina ends with a result or an exception")
 
-    def _follow(self, address: httpx.URL) -> bytes:
+    def _follow(self, address: httpx.URL, asked: str) -> bytes:
         """Ask for `address`, through redirects, each of which is routed anew."""
-        asked = shown_url(str(address))
         for _ in range(REDIRECTS + 1):
             client = self._route(address)
             try:
@@ -182,15 +205,31 @@ class Images:
                     timeout=TIMEOUT,
                 ) as response:
                     if not response.has_redirect_location:
+                        if self._is_label_studio(address):
+                            self._check_storage(response, asked)
                         return self._read(response, address)
                     address = self._resolve(str(address.join(response.headers["Location"])))
             except httpx.InvalidURL as error:
                 raise ImageUnavailable(f"{asked} redirects to an invalid address") from error
+            except AddressRefused as error:
+                raise ImageUnavailable(f"{asked}: {error}") from error
             except httpx.TransportError as error:
-                raise _TryAgain(f"the connection failed: {type(error).__name__}: {error}") from error
+                reason = f"the connection to {address.host} failed: {type(error).__name__}: {error}"
+                raise _TryAgain(reason) from error
             except httpx.HTTPError as error:
                 raise ImageUnavailable(f"{asked}: {type(error).__name__}: {error}") from error
         raise ImageUnavailable(f"{asked} redirects more than {REDIRECTS} times")
+
+    def _check_storage(self, response: httpx.Response, asked: str) -> None:
+        """What Label Studio's answers mean for an object of a storage."""
+        if asked.partition("://")[0] not in STORAGE_SCHEMES:
+            return
+        if response.status_code == 404:
+            raise ImageUnavailable(
+                f"{asked}: Label Studio finds no storage for it; connect its bucket to the project as a source storage"
+            )
+        if response.status_code == 424:
+            raise _TryAgain("Label Studio cannot read it from the storage (424): it is gone, or the storage is")
 
     def _read(self, response: httpx.Response, address: httpx.URL) -> bytes:
         url = str(address)
@@ -206,13 +245,16 @@ class Images:
             raise ImageUnavailable(f"{shown_url(url)}: HTTP {status} {response.reason_phrase}")
         if response.headers.get("Content-Type", "").lower().startswith("text/html"):
             raise self._html_page(address)
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding.lower() != "identity":  # not asked for: it may unpack to a thousand times its size at one go
+            raise ImageUnavailable(f"{shown_url(url)} comes compressed ({encoding[:40]}) although we ask for it plain")
         expected = response.headers.get("Content-Length", "")
         if expected.isdecimal() and int(expected) > self._max_image_bytes:
             raise self._oversize(url)
         deadline = time.monotonic() + SECONDS_PER_IMAGE
         chunks: list[bytes] = []
         size = 0
-        for chunk in response.iter_bytes():
+        for chunk in response.iter_raw():
             size += len(chunk)
             if size > self._max_image_bytes:
                 raise self._oversize(url)
@@ -232,7 +274,9 @@ class Images:
         return data
 
     def _oversize(self, url: str) -> ImageUnavailable:
-        return ImageUnavailable(f"{shown_url(url)} is larger than {self._max_image_bytes:,} bytes (max_image_bytes)")
+        return ImageUnavailable(
+            f"{shown_url(url)} is larger than {self._max_image_bytes:,} bytes (SECOND_LOOK_MAX_IMAGE_MB)"
+        )
 
     def _html_page(self, address: httpx.URL) -> ImageUnavailable:
         if self._is_label_studio(address) and "/user/login" in address.path:

@@ -1,6 +1,8 @@
 """Image fetching against real HTTP servers on this machine and a real Label Studio; the cache on a real disk."""
 
 import base64
+import gzip
+import logging
 import multiprocessing
 import os
 import threading
@@ -12,11 +14,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import boto3
 import httpx
 import pytest
 import stamina
+from moto.server import ThreadedMotoServer
 
 from demo import labelstudio
+from tasks.addresses import AddressPolicy
 from tasks.client import Client, LabelStudioError
 from tasks.images import ImageCache, Images, ImageUnavailable, shown_url
 
@@ -24,6 +29,8 @@ PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 )
 TOKEN = "Bearer a-secret-token"
+PROJECT = 7
+HERE = AddressPolicy.parse("*", "127.0.0.1/32")
 
 
 @dataclass
@@ -110,14 +117,14 @@ def images(host: Server, cache: ImageCache) -> Iterator[Images]:
 
 def opened(base_url: str, cache: ImageCache) -> Generator[Images, None, None]:
     with httpx.Client(headers={"Authorization": TOKEN}) as http:
-        fetcher = Images(base_url, http, cache, max_image_bytes=1000)
+        fetcher = Images(base_url, http, cache, 1000, HERE)
         yield fetcher
         fetcher.close()
 
 
-def reason(images: Images, url: str) -> str:
+def reason(images: Images, url: str, project_id: int = PROJECT) -> str:
     with pytest.raises(ImageUnavailable) as caught:
-        images.fetch(url)
+        images.fetch(url, project_id)
     return str(caught.value)
 
 
@@ -134,24 +141,24 @@ def reason(images: Images, url: str) -> str:
 )
 def test_site_relative_addresses_go_to_host_with_the_token(images: Images, host: Server, path: str) -> None:
     host.answers[path] = answer()
-    assert images.fetch(path) == PNG
+    assert images.fetch(path, PROJECT) == PNG
     assert host.seen == [(path, TOKEN)]
 
 
 def test_blanks_in_a_local_file_name_are_encoded(images: Images, host: Server) -> None:
     host.answers["/data/local-files/?d=study/a%20b.png"] = answer()
-    assert images.fetch("/data/local-files/?d=study/a b.png") == PNG
+    assert images.fetch("/data/local-files/?d=study/a b.png", PROJECT) == PNG
 
 
 def test_absolute_address_of_host_gets_the_token(images: Images, host: Server) -> None:
     host.answers["/data/upload/a.png"] = answer()
-    assert images.fetch(f"{host.url}/data/upload/a.png") == PNG
+    assert images.fetch(f"{host.url}/data/upload/a.png", PROJECT) == PNG
     assert host.seen == [("/data/upload/a.png", TOKEN)]
 
 
 def test_another_host_never_sees_the_token(images: Images, elsewhere: Server, host: Server) -> None:
     elsewhere.answers["/a.png?sig=1"] = answer()
-    assert images.fetch(f"{elsewhere.url}/a.png?sig=1") == PNG
+    assert images.fetch(f"{elsewhere.url}/a.png?sig=1", PROJECT) == PNG
     assert elsewhere.seen == [("/a.png?sig=1", None)]
     assert host.seen == []
 
@@ -162,7 +169,7 @@ def test_an_address_that_only_looks_like_host_never_sees_the_token(
     authority = host.url.removeprefix("http://")
     other = elsewhere.url.removeprefix("http://")
     elsewhere.answers["/a.png"] = answer()
-    assert images.fetch(f"http://{authority}@{other}/a.png") == PNG
+    assert images.fetch(f"http://{authority}@{other}/a.png", PROJECT) == PNG
     assert [authorization for _, authorization in elsewhere.seen] != [TOKEN]
     assert host.seen == []
 
@@ -170,7 +177,7 @@ def test_an_address_that_only_looks_like_host_never_sees_the_token(
 def test_a_redirect_to_storage_leaves_the_token_behind(images: Images, host: Server, elsewhere: Server) -> None:
     host.answers["/tasks/1/resolve/?fileuri=czM"] = redirect(f"{elsewhere.url}/bucket/a.png?X-Sig=1")
     elsewhere.answers["/bucket/a.png?X-Sig=1"] = answer()
-    assert images.fetch("/tasks/1/resolve/?fileuri=czM") == PNG
+    assert images.fetch("/tasks/1/resolve/?fileuri=czM", PROJECT) == PNG
     assert host.seen == [("/tasks/1/resolve/?fileuri=czM", TOKEN)]
     assert elsewhere.seen == [("/bucket/a.png?X-Sig=1", None)]
 
@@ -186,15 +193,54 @@ def test_a_redirect_to_a_file_is_refused(images: Images, host: Server) -> None:
     assert "cannot be fetched" in reason(images, "/a.png")
 
 
+def test_a_redirect_to_where_the_admin_does_not_allow_is_refused(
+    host: Server, elsewhere: Server, cache: ImageCache
+) -> None:
+    port = elsewhere.url.rpartition(":")[2]
+    host.answers["/data/upload/a.png"] = redirect(f"http://localhost:{port}/a.png")
+    elsewhere.answers["/a.png"] = answer()
+    with httpx.Client(headers={"Authorization": TOKEN}) as http:
+        images = Images(host.url, http, cache, 1000, AddressPolicy.parse("*", ""))
+        assert "not a public address" in reason(images, "/data/upload/a.png")
+        assert "not a public address" in reason(images, f"{elsewhere.url}/a.png")
+        assert host.count() == {"/data/upload/a.png": 1}, "what is refused was tried again"
+        images.close()
+        images = Images(host.url, http, cache, 1000, AddressPolicy.parse("127.0.0.1", "127.0.0.0/8"))
+        assert "SECOND_LOOK_IMAGE_HOSTS" in reason(images, "/data/upload/a.png")
+        assert elsewhere.seen == []
+        assert images.fetch(f"{elsewhere.url}/a.png", PROJECT) == PNG
+        images.close()
+
+
+def test_objects_of_storages_are_asked_of_label_studio(images: Images, host: Server, elsewhere: Server) -> None:
+    for scheme in ("s3", "gs", "azure-blob"):
+        uri = f"{scheme}://scans/a b+ä/?.png"
+        encoded = base64.urlsafe_b64encode(uri.encode()).decode()
+        host.answers[f"/projects/7/resolve/?fileuri={encoded}"] = redirect(f"{elsewhere.url}/{scheme}?X-Signature=1")
+        elsewhere.answers[f"/{scheme}?X-Signature=1"] = answer(body=scheme.encode())
+        for _ in range(2):  # the second time from the cache, though every signature differs
+            assert images.fetch(uri, 7) == scheme.encode()
+        assert "finds no storage" in reason(images, uri.replace("scans", "other"))
+    assert [token for _, token in host.seen] == [TOKEN] * 6
+    assert [token for _, token in elsewhere.seen] == [None] * 3
+
+
+def test_one_name_in_two_projects_may_be_two_objects(images: Images, host: Server) -> None:
+    encoded = base64.urlsafe_b64encode(b"s3://scans/a.png").decode()
+    for project in (1, 2):
+        host.answers[f"/projects/{project}/resolve/?fileuri={encoded}"] = answer(body=bytes([project]))
+    assert [images.fetch("s3://scans/a.png", project) for project in (1, 2, 1)] == [b"\1", b"\2", b"\1"]
+
+
 def test_sub_path_is_added_once_and_bounds_the_token(host: Server, cache: ImageCache) -> None:
     host.answers["/ls/data/upload/a.png"] = answer()
     host.answers["/ls/data/upload/b.png"] = answer()
     host.answers["/other-app/c.png"] = answer()
     fetcher = opened(f"{host.url}/ls/", cache)
     images = next(fetcher)
-    assert images.fetch("/data/upload/a.png") == PNG
-    assert images.fetch("/ls/data/upload/b.png") == PNG
-    assert images.fetch(f"{host.url}/other-app/c.png") == PNG
+    assert images.fetch("/data/upload/a.png", PROJECT) == PNG
+    assert images.fetch("/ls/data/upload/b.png", PROJECT) == PNG
+    assert images.fetch(f"{host.url}/other-app/c.png", PROJECT) == PNG
     assert host.seen == [
         ("/ls/data/upload/a.png", TOKEN),
         ("/ls/data/upload/b.png", TOKEN),
@@ -205,7 +251,7 @@ def test_sub_path_is_added_once_and_bounds_the_token(host: Server, cache: ImageC
 
 def test_data_urls_are_decoded(images: Images) -> None:
     encoded = base64.b64encode(PNG).decode()
-    assert images.fetch(f"data:image/png;base64,{encoded}") == PNG
+    assert images.fetch(f"data:image/png;base64,{encoded}", PROJECT) == PNG
     assert "only data:image" in reason(images, f"data:text/html;base64,{encoded}")
     assert "base64 is broken" in reason(images, "data:image/png;base64,@@@@")
     assert "is empty" in reason(images, "data:image/png;base64,")
@@ -215,8 +261,7 @@ def test_data_urls_are_decoded(images: Images) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "s3://bucket/a.png",
-        "gs://bucket/a.png",
+        "s3n://bucket/a.png",
         "file:///etc/passwd",
         "images/a.png",
         "C:\\a.png",
@@ -224,6 +269,8 @@ def test_data_urls_are_decoded(images: Images) -> None:
         "http://",
         "http://[::broken]/a.png",
         "http://host:99999999/a.png",
+        "http://host/\ud800.png",
+        "s3://bucket/\udfff.png",
         "",
         "   ",
     ],
@@ -235,7 +282,7 @@ def test_other_addresses_are_refused_without_a_request(images: Images, host: Ser
 
 def test_missing_field_is_a_reason(images: Images) -> None:
     with pytest.raises(ImageUnavailable, match="no image address"):
-        images.fetch(None)  # type: ignore[arg-type]
+        images.fetch(None, PROJECT)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -307,9 +354,16 @@ def test_endless_unannounced_body_is_cut(images: Images, host: Server) -> None:
     assert stopped.wait(10)
 
 
+def test_an_answer_that_unpacks_to_a_bomb_is_not_unpacked(images: Images, elsewhere: Server) -> None:
+    bomb = gzip.compress(gzip.compress(bytes(10**8)))
+    assert len(bomb) < 1000
+    elsewhere.answers["/a.png"] = answer(body=bomb, Content_Encoding="gzip, gzip")
+    assert "comes compressed (gzip, gzip)" in reason(images, f"{elsewhere.url}/a.png")
+
+
 def test_truncated_download_is_tried_again_and_then_a_reason(images: Images, host: Server, cache: ImageCache) -> None:
     host.answers["/a.png"] = answer(Content_Length=str(len(PNG) + 7))
-    assert "connection failed" in reason(images, "/a.png")
+    assert "the connection to 127.0.0.1 failed" in reason(images, "/a.png")
     assert len(host.seen) == 3
     assert cache.get(f"{host.url}/a.png") is None
 
@@ -317,7 +371,7 @@ def test_truncated_download_is_tried_again_and_then_a_reason(images: Images, hos
 def test_unavailable_server_is_tried_again(images: Images, host: Server) -> None:
     answers = iter([answer(503, b"", "text/plain"), answer(502, b"", "text/plain"), answer()])
     host.answers["/a.png"] = lambda handler: next(answers)(handler)
-    assert images.fetch("/a.png") == PNG
+    assert images.fetch("/a.png", PROJECT) == PNG
     host.answers["/b.png"] = answer(500, b"secret trace", "text/plain")
     assert "500" in reason(images, "/b.png")
     assert host.count() == {"/a.png": 3, "/b.png": 3}
@@ -328,7 +382,7 @@ def test_refused_connection(images: Images) -> None:
     http.shutdown()
     http.server_close()
     message = reason(images, f"{server.url}/a.png?token=secret")
-    assert "connection failed" in message
+    assert "the connection to 127.0.0.1 failed" in message
     assert "secret" not in message
 
 
@@ -338,9 +392,9 @@ def test_refused_connection(images: Images) -> None:
 def test_fetch_many_gives_every_position_once_whatever_is_bad(images: Images, host: Server) -> None:
     urls = []
     for index in range(60):
-        urls.append(f"/{index}.png" if index % 7 else ("/gone.png", "s3://bucket/x", "")[index // 7 % 3])
+        urls.append(f"/{index}.png" if index % 7 else ("/gone.png", "ftp://host/x", "")[index // 7 % 3])
         host.answers[f"/{index}.png"] = answer(body=PNG + bytes([index]))
-    outcomes = dict(images.fetch_many(urls, workers=8))
+    outcomes = dict(images.fetch_many(urls, PROJECT, workers=8))
     assert sorted(outcomes) == list(range(60))
     for index, outcome in outcomes.items():
         if index % 7:
@@ -352,14 +406,14 @@ def test_fetch_many_gives_every_position_once_whatever_is_bad(images: Images, ho
 def test_fetch_many_can_be_left_early(images: Images, host: Server) -> None:
     for index in range(50):
         host.answers[f"/{index}.png"] = answer()
-    for _ in images.fetch_many([f"/{index}.png" for index in range(50)], workers=2):
+    for _ in images.fetch_many([f"/{index}.png" for index in range(50)], PROJECT, workers=2):
         break
     assert len(host.seen) <= 2 * 2
 
 
 def test_a_second_fetch_comes_from_the_cache(images: Images, host: Server) -> None:
     host.answers["/a.png"] = answer()
-    assert images.fetch("/a.png") == images.fetch("/a.png") == PNG
+    assert images.fetch("/a.png", PROJECT) == images.fetch("/a.png", PROJECT) == PNG
     assert len(host.seen) == 1
 
 
@@ -480,9 +534,9 @@ def test_a_real_label_studio_serves_uploads_and_local_files_to_a_refreshed_token
     labelstudio.register_local_storage(label_studio.admin, project["id"], folder)
 
     client = Client(label_studio.url, label_studio.token)
-    images = Images(client.base_url, client.http, cache, max_image_bytes=1000)
-    assert images.fetch(f"/data/{upload['file']}") == PNG
-    assert images.fetch(f"/data/local-files/?d={folder.name}/ä b.png") == PNG
+    images = Images(client.base_url, client.http, cache, 1000, HERE)
+    assert images.fetch(f"/data/{upload['file']}", PROJECT) == PNG
+    assert images.fetch(f"/data/local-files/?d={folder.name}/ä b.png", PROJECT) == PNG
     assert "500 Internal Server Error, as Label Studio does" in reason(images, "/data/upload/0/gone.png")
     assert "404" in reason(images, f"/data/local-files/?d={folder.name}/gone.png")
     assert "HTML page" in reason(images, "/projects/")
@@ -490,13 +544,66 @@ def test_a_real_label_studio_serves_uploads_and_local_files_to_a_refreshed_token
     client.close()
 
     with httpx.Client() as stranger:
-        images = Images(label_studio.url, stranger, ImageCache(cache.folder / "strangers", 1000), 1000)
+        images = Images(label_studio.url, stranger, ImageCache(cache.folder / "strangers", 1000), 1000, HERE)
         assert "does not accept our access token" in reason(images, f"/data/{upload['file']}")
         images.close()
 
     client = Client(label_studio.url, "a.b.c")
-    images = Images(client.base_url, client.http, ImageCache(cache.folder / "refused", 1000), 1000)
+    images = Images(client.base_url, client.http, ImageCache(cache.folder / "refused", 1000), 1000, HERE)
     with pytest.raises(LabelStudioError, match="does not accept the token"):
-        list(images.fetch_many([f"/data/{upload['file']}"], workers=1))
+        list(images.fetch_many([f"/data/{upload['file']}"], PROJECT, workers=1))
+    images.close()
+    client.close()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of an S3 server on this machine, with an empty bucket "scans"."""
+    monkeypatch.setattr(logging.getLogger("werkzeug"), "disabled", True)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", **keys)
+    client.create_bucket(Bucket="scans")
+    yield client
+    server.stop()
+
+
+@pytest.mark.parametrize("presign", [True, False])
+def test_a_real_label_studio_hands_out_objects_of_a_bucket(
+    label_studio: Any, s3: Any, cache: ImageCache, presign: bool
+) -> None:
+    s3.put_object(Bucket="scans", Key="study/ä b+c.png", Body=PNG)
+    project = labelstudio.create_project(label_studio.admin, f"Bucket {presign}", LABEL_CONFIG)["id"]
+    body = {
+        "project": project,
+        "bucket": "scans",
+        "prefix": "study",
+        "s3_endpoint": s3.meta.endpoint_url,
+        "aws_access_key_id": "key",
+        "aws_secret_access_key": "secret",
+        "region_name": "us-east-1",
+        "use_blob_urls": True,
+        "presign": presign,
+    }
+    storage = labelstudio.call(label_studio.admin, "POST", "/api/storages/s3", json=body)
+    labelstudio.call(label_studio.admin, "POST", f"/api/storages/s3/{storage['id']}/sync")
+
+    client = Client(label_studio.url, label_studio.token)
+    (page,) = client.tasks(project)
+    (uri,) = [task["data"]["image"] for task in page]
+    assert uri == "s3://scans/study/ä b+c.png"
+    images = Images(client.base_url, client.http, cache, 1000, HERE)
+    assert images.fetch(uri, project) == PNG
+    assert ("HTTP 403" if presign else "(424)") in reason(images, "s3://scans/gone.png", project)
+    assert "finds no storage for it" in reason(images, "s3://other/a.png", project)
+    assert "finds no storage for it" in reason(images, "gs://scans/study/a.png", project)
+    s3.delete_object(Bucket="scans", Key="study/ä b+c.png")
+    assert images.fetch(uri, project) == PNG, "the cache does not know it by its own name"
+    images.close()
+    images = Images(client.base_url, client.http, ImageCache(cache.folder / "strict", 1000), 1000, AddressPolicy())
+    if presign:  # the bucket's host is not Label Studio
+        assert "SECOND_LOOK_IMAGE_PRIVATE_NETWORKS" in reason(images, uri, project)
     images.close()
     client.close()
