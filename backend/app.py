@@ -11,11 +11,22 @@ from sqlalchemy import select
 from werkzeug.exceptions import NotFound
 
 from backend import events, jobs
+from backend.label_studio import admit
 from backend.live import Live
 from backend.middleware import explain_errors, guard, observe
-from backend.payloads import check_parameters, is_task, read_action, read_body, read_predict, read_project, read_setup
+from backend.payloads import (
+    check_parameters,
+    is_task,
+    read_action,
+    read_body,
+    read_created,
+    read_predict,
+    read_project,
+    read_setup,
+)
 from backend.settings import Settings
 from backend.telemetry import Telemetry
+from tasks.identity import check, text_of
 from tasks.queue import live_name
 from tasks.schema import parse_label_config
 from tasks.store import Store
@@ -34,13 +45,16 @@ def create_app(settings: Settings) -> Flask:
     guard(app, settings)
     explain_errors(app, settings)
 
-    def registered(project_id: int) -> Project:
+    def registered(body: dict[str, Any]) -> Project:
+        project_id, created = read_project(body), read_created(body)
         project = store.project(project_id)
         if project is None:
             raise NotFound(
                 f"project {project_id} is not known here: connect this backend to it in Label Studio "
                 "(Settings, Model), which sends /setup"
             )
+        if created is not None:
+            check(project_id, project.created_at, text_of(created))
         return project
 
     @app.get("/health")
@@ -52,13 +66,20 @@ def create_app(settings: Settings) -> Flask:
         asked = read_setup(_body())
         parse_label_config(asked.label_config)
         check_parameters(settings, asked.extra_params)
-        project = store.register_project(asked.project_id, asked.label_config, extra_params=asked.extra_params)
+        known = store.project(asked.project_id)
+        project = store.register_project(
+            asked.project_id,
+            asked.label_config,
+            extra_params=asked.extra_params,
+            created_at=admit(known, settings, asked.project_id, asked.created),
+            connection="hand" if known is None or known.connection == "none" else None,
+        )
         return {"model_version": live_name(project.version)}
 
     @app.post("/predict")
     def predict() -> dict[str, Any]:
-        asked = read_predict(_body())
-        project = registered(asked.project_id)
+        body = _body()
+        asked, project = read_predict(body), registered(body)
         answers = iter(live.predict(project.id, [task for task in asked.tasks if is_task(task)]))
         abstained = {"result": [], "score": 0.0, "model_version": live_name(project.version)}
         return {"results": [next(answers) if is_task(task) else abstained for task in asked.tasks]}
@@ -69,7 +90,7 @@ def create_app(settings: Settings) -> Flask:
         action = read_action(body)
         if not events.concerns_us(action):
             return {"status": "ignored"}
-        return events.hear(store, bell, registered(read_project(body)).id, action)
+        return events.hear(store, bell, registered(body).id, action)
 
     @app.get("/versions")
     def versions() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from backend.auth import allowed, from_loopback
 from backend.payloads import BadPayload
 from backend.settings import Settings
 from backend.telemetry import Telemetry
+from tasks.identity import OtherLabelStudio
 from tasks.schema import SchemaError
 
 log = structlog.get_logger(__name__)
@@ -76,6 +77,11 @@ def explain_errors(app: Flask, settings: Settings) -> None:
     @app.errorhandler(SchemaError)
     def bad_schema(error: SchemaError) -> tuple[Response, int]:
         return answer(422, f"nothing can be learnt with this label config: {error}")
+
+    @app.errorhandler(OtherLabelStudio)
+    def other_label_studio(error: OtherLabelStudio) -> tuple[Response, int]:
+        log.warning("refused", path=request.path, reason=str(error))  # Label Studio shows its admin the status alone
+        return answer(409, str(error))
 
     @app.errorhandler(RequestEntityTooLarge)
     def too_large(_error: RequestEntityTooLarge) -> tuple[Response, int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.settings import Settings
+from tasks.identity import second_of
 
 LARGEST_ID = 2**31 - 1  # Label Studio's own identifiers are 32-bit integers
 
@@ -15,9 +16,13 @@ class BadPayload(ValueError):
 
 @dataclass(frozen=True)
 class Setup:
-    """What we take from /setup; its access token is not among it."""
+    """What we take from /setup; its access token is not among it.
+
+    created: when the project was made, in seconds since the epoch; None where the call does not say.
+    """
 
     project_id: int
+    created: int | None
     label_config: str
     extra_params: dict[str, Any]
 
@@ -66,7 +71,7 @@ def read_setup(body: dict[str, Any]) -> Setup:
         extra_params = {}
     if not isinstance(extra_params, dict):
         raise BadPayload("'extra_params' of the ML backend must be a JSON object")
-    return Setup(read_project(body), label_config, extra_params)
+    return Setup(read_project(body), read_created(body), label_config, extra_params)
 
 
 def read_predict(body: dict[str, Any]) -> Predict:
@@ -97,6 +102,20 @@ def read_project(body: dict[str, Any]) -> int:
         raise BadPayload('\'project\' must name a project of Label Studio, as "2.1795277263" or {"id": 2}')
     assert isinstance(value, int)
     return value
+
+
+def read_created(body: dict[str, Any]) -> int | None:
+    """When the project was made, in seconds since the epoch, from "<number>.<time>" or an object with `created_at`."""
+    value = body.get("project")
+    if isinstance(value, str):
+        second = value.partition(".")[2]
+        return int(second) if second.isascii() and second.isdecimal() and len(second) <= 10 else None
+    if isinstance(value, dict) and isinstance(value.get("created_at"), str):
+        try:
+            return second_of(value["created_at"])
+        except ValueError:
+            return None
+    return None
 
 
 def is_task(task: Any) -> bool:

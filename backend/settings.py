@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     label_studio_token: SecretStr = Field(
         SecretStr(""), description="A personal access token of Label Studio (a legacy token works where enabled)"
     )
+    ca_file: str = Field(
+        "", description="Certificates (PEM) that Label Studio's TLS certificate is checked by; empty: the public ones"
+    )
     state_dir: Path = Field(Path("second-look-state"), description="Folder of models, image cache and SQLite files")
     database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state folder")
     redis_url: str = Field("", description="Redis that wakes the worker; empty: a SQLite file in the state folder")

@@ -41,7 +41,8 @@ class Project(Base):
     published: Mapped[int | None]  # number of the version whose predictions order the queue
     alarms: Mapped[list[Any]] = mapped_column(default=list)  # sentences for an admin
     created_at: Mapped[str | None]  # Label Studio's: two Label Studios number their projects alike
-    connection: Mapped[str] = mapped_column(default="hand", server_default="hand")  # by hand, setup or poll
+    # How it was connected: hand, setup or poll; none: it is looked after no more.
+    connection: Mapped[str] = mapped_column(default="hand", server_default="hand")
     probabilities: Mapped[str | None]  # the file its order comes from, where that was made elsewhere
 
 
