@@ -16,11 +16,12 @@ from sqlalchemy import select
 
 from backend.image_source import open_images
 from backend.learning.decode import ImageError
+from backend.label_studio import open_client
 from backend.registry import Array, Registry, load_json
 from backend.scored import Scored
 from backend.settings import Settings
 from tasks import queue
-from tasks.client import Client, LabelStudioError
+from tasks.client import LabelStudioError
 from tasks.codec import decode_current
 from tasks.images import ImageUnavailable
 from tasks.present import phrases_of, present
@@ -121,7 +122,7 @@ class Live:
             return {}
         from backend import newcomers  # torch takes seconds to import: only a new image pays for it
 
-        client = Client(self.settings.label_studio_url, self.settings.label_studio_token.get_secret_value(), 20.0)
+        client = open_client(self.settings, 20.0)
         images = open_images(self.settings, client)
         pixel_limit = int(self.settings.max_megapixels * 1e6)
         found: dict[int, dict[str, Array]] = {}

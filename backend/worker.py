@@ -16,13 +16,14 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from backend import jobs, plan, schedule
+from backend import connection, jobs, plan, schedule
 from backend.cycle import Cycle, Stopped
 from backend.image_source import open_images
+from backend.label_studio import open_client
 from backend.registry import Registry
 from backend.settings import Settings
 from tasks import queue, sync
-from tasks.client import Client, LabelStudioError
+from tasks.client import LabelStudioError
 from tasks.pace import head_size
 from tasks.schema import SchemaError
 from tasks.store import Store
@@ -52,7 +53,7 @@ class Worker:
     def __init__(self, settings: Settings, store: Store) -> None:
         self.settings, self.store = settings, store
         self.registry = Registry(settings.state_dir)
-        self.client = Client(settings.label_studio_url, settings.label_studio_token.get_secret_value())
+        self.client = open_client(settings)
         self.images = open_images(settings, self.client)
         self.bell = jobs.Bell(settings)
         self.me = jobs.owner()
@@ -136,6 +137,9 @@ class Worker:
 
     def _look_after_or_alarm(self, project_id: int) -> None:
         """Look after one project; what goes wrong with it is its alarm and costs the others nothing."""
+        project = self.store.project(project_id)
+        if project is None or project.connection == "none":  # disconnected
+            return
         sweeping = time.monotonic() - self._swept.get(project_id, float("-inf")) > SWEEP_EVERY
         try:
             alarms = self.look_after(project_id, sweeping)
@@ -159,6 +163,7 @@ class Worker:
         """
         sync.reconcile(self.store, self.client, project_id)
         repaired = queue.guard(self.store, self.client, project_id)
+        repaired += connection.guard(self.store, self.client, self.settings, project_id)
         with self.store.begin() as session:
             project = session.get_one(Project, project_id)
         published, settings = project.published, self.settings.tuned(project.extra_params)

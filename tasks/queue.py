@@ -190,6 +190,9 @@ def flip(store: Store, client: Client, project_id: int, version: int) -> None:
             log.info("nothing to publish", project=project_id, version=version)
             return
         project = session.get_one(Project, project_id)
+        if project.connection == "none":
+            log.info("disconnected meanwhile: nothing is published", project=project_id, version=version)
+            return
         if project.published != version:
             project.published = version
             session.get_one(Version, (project_id, version)).published_at = time.time()

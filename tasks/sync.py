@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from tasks.client import Client
+from tasks.identity import check
 from tasks.schema import parse_label_config
 from tasks.store import Store, lock_project
 from tasks.tables import Project, Task
@@ -40,12 +41,15 @@ def reconcile(
         progress: called with tasks read and their number.
     Raises:
         LabelStudioError, httpx.HTTPError: Label Studio cannot be asked; the store keeps what it had.
+        OtherLabelStudio: the project is not the one that was connected.
         SchemaError: the project's label config has nothing to learn.
     """
     remote = client.project(project_id)
     schema = parse_label_config(remote["label_config"])
     with store.begin() as session:
         project = session.get_one(Project, project_id)
+        check(project_id, project.created_at, remote["created_at"])
+        project.created_at = remote["created_at"]
         if project.label_config != remote["label_config"]:
             project.cursor = None  # what was read has to be read again by the new one
         project.title, project.label_config = remote["title"], remote["label_config"]

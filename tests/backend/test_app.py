@@ -216,7 +216,7 @@ def test_setup_refuses_with_a_reason(
 
 def test_before_the_first_model_every_task_abstains(connected: FlaskClient) -> None:
     tasks = [{"id": number, "data": {"image": "/data/upload/a.png"}} for number in (3, 1, 2)]
-    response = connected.post("/predict", json={"tasks": tasks, "project": "7.1", "label_config": LABEL_CONFIG})
+    response = connected.post("/predict", json={"tasks": tasks, "project": "7.1795277263", "label_config": LABEL_CONFIG})
     assert response.get_json() == {"results": [{"result": [], "score": 0.0, "model_version": "v0-live"}] * 3}
 
 
@@ -231,7 +231,7 @@ def test_one_entry_a_task_in_the_order_asked_whatever_is_malformed(
     malformed += [{"id": True, "data": {}}, {"id": 10**30, "data": {}}, {"id": 1.0, "data": {}}]
     for place, bad in enumerate(malformed):
         tasks.insert(7 * place, bad)
-    results = connected.post("/predict", json={"tasks": tasks, "project": "7.1"}).get_json()["results"]
+    results = connected.post("/predict", json={"tasks": tasks, "project": "7.1795277263"}).get_json()["results"]
     assert len(results) == len(tasks)
     for task, entry in zip(tasks, results, strict=True):
         assert entry["model_version"] == "v1-live"
@@ -262,13 +262,13 @@ def test_a_new_version_reaches_every_process_with_the_next_request(
 
 @pytest.mark.parametrize("tasks", [None, {}, "x", 5])
 def test_predict_wants_a_list(connected: FlaskClient, tasks: Any) -> None:
-    response = connected.post("/predict", json={"tasks": tasks, "project": "7.1"})
+    response = connected.post("/predict", json={"tasks": tasks, "project": "7.1795277263"})
     assert response.status_code == 400
     assert "'tasks'" in refusal(response)
 
 
 def test_no_tasks_no_entries(connected: FlaskClient) -> None:
-    assert connected.post("/predict", json={"tasks": [], "project": "7.1"}).get_json() == {"results": []}
+    assert connected.post("/predict", json={"tasks": [], "project": "7.1795277263"}).get_json() == {"results": []}
 
 
 def test_unknown_project_says_how_to_connect_it(connected: FlaskClient) -> None:
