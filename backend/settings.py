@@ -58,7 +58,9 @@ class Settings(BaseSettings):
 
     backbone: str = Field("efficientnet_b0", description="Any timm model name")
     weights: str = Field(
-        "hub", description="hub (timm's ImageNet weights), scratch, or the path of a .safetensors file"
+        "hub",
+        description="hub (timm's ImageNet weights), scratch, or the path of a .safetensors file that was trained on none"
+        " of the project's labels",
     )
     image_size: int = Field(224, ge=32, description="Side in pixels to which images are brought")
     mode: Literal["frozen", "full"] = Field(
@@ -76,6 +78,9 @@ class Settings(BaseSettings):
     )
     uncertainty: Literal["entropy", "margin", "least_confident", "variance", "bald"] = Field(
         "entropy", description="Measure of uncertainty"
+    )
+    acquisition: str = Field(
+        "", description="An acquisition function of one's own, `module:function`, in the hybrid's place; empty: none"
     )
     disagreement_threshold: float = Field(
         0.2, gt=0, lt=1, description="Below this probability a label on record counts as wholly disagreed with"

@@ -1,0 +1,143 @@
+"""An acquisition function of one's own: the documented example, what its pool holds, and what is wrong with others."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend import acquisition, members
+from backend.acquisition import AcquisitionError, Pool
+from tasks.schema import Head
+
+DOC = Path(__file__).parents[2] / "docs" / "acquisition.md"
+BOM = Head("bom", "image", "single", ("benign", "malignant"), 1.0, False, None, None, required=True)
+
+
+def pool(tasks: int = 5) -> Pool:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([1, 1], (3, tasks)).astype(np.float32)
+    p[1:, 0] = np.nan  # a task with one member
+    return Pool(
+        heads=(BOM,),
+        ids=np.arange(10, 10 + tasks),
+        members={"bom": p},
+        probabilities={"bom": np.nanmean(p, axis=0)},
+        recorded={"bom": np.full((tasks, 2), np.nan, dtype=np.float32)},
+        uncertainty=np.zeros(tasks, dtype=np.float32),
+        disagreement=np.zeros(tasks, dtype=np.float32),
+        embeddings=np.zeros((tasks, 0), dtype=np.float32),
+        reference=np.zeros((0, 0), dtype=np.float32),
+        count=2,
+    )
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], str]]:
+    """Writes a module into the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    made = []
+
+    def write(name: str, text: str) -> str:
+        Path(f"{name}.py").write_text(text)
+        made.append(name)
+        return f"{name}:acquire"
+
+    yield write
+    for name in made:
+        sys.modules.pop(name, None)
+
+
+def test_the_example_of_the_documentation_runs(module: Callable[[str, str], str]) -> None:
+    text = DOC.read_text()
+    source = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    named = re.search(r"SECOND_LOOK_ACQUISITION=(\w+):acquire", text)
+    assert source is not None and named is not None and source[1].startswith(f"# {named[1]}.py")
+    given = pool()
+    found = acquisition.scores(module(named[1], source[1]), given)
+    expected = 2 * np.nanstd(given.members["bom"][..., 0], axis=0)
+    assert np.allclose(found, expected, atol=1e-6)
+    assert found[0] == 0 and (found[1:] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return pool.uncertainty[:3]", r"returned the shape \(3,\) for 5 tasks"),
+        ("return pool.uncertainty + float('nan')", "gave task 10 the score nan, and 5 tasks"),
+        ("return [0, 0.5, 1, 1.5, 0]", r"gave task 13 the score 1\.5, and 1 tasks one outside 0 to 1"),
+        ("return 1 / 0", "failed: ZeroDivisionError: division by zero"),
+        ("return None", r"failed: TypeError|shape \(\)"),
+    ],
+)
+def test_what_it_gets_wrong_is_said(module: Callable[[str, str], str], body: str, message: str) -> None:
+    with pytest.raises(AcquisitionError, match=message):
+        acquisition.scores(module("own_measure", f"def acquire(pool):\n    {body}\n"), pool())
+
+
+def test_what_cannot_be_imported_is_named(module: Callable[[str, str], str]) -> None:
+    cases = {
+        "sharpest": "write it as module:function",
+        ":acquire": "write it as module:function",
+        "no_such_module:acquire": "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'",
+        module("empty_one", "acquire = 3\n"): "is no function",
+        "empty_one:other": "the module has no 'other'",
+        module("broken_one", "raise RuntimeError('by hand')\n"): "RuntimeError: by hand",
+    }
+    for name, message in cases.items():
+        with pytest.raises(AcquisitionError, match=re.escape(message)):
+            acquisition.load(name)
+
+
+def test_a_file_in_the_working_directory_stands_in_for_nothing_installed(module: Callable[[str, str], str]) -> None:
+    module("json", "def dumps(pool): return 'not json'\n")
+    module("colorsys", "acquire = 1\n")
+    assert acquisition.load("json:dumps")([1]) == "[1]"
+    with pytest.raises(AcquisitionError, match="the module has no 'acquire'"):
+        acquisition.load("colorsys:acquire")
+    assert sys.path[-1] == os.getcwd()  # noqa: PTH109
+
+
+def test_the_alarm_of_the_last_order_is_kept_beside_it(tmp_path: Path) -> None:
+    assert acquisition.alarms(tmp_path) == []
+    acquisition.note(tmp_path, "acquisition 'a:b' failed")
+    assert acquisition.alarms(tmp_path) == [
+        "acquisition 'a:b' failed; the hybrid score orders the queue meanwhile",
+    ]
+    acquisition.note(tmp_path, None)
+    assert acquisition.alarms(tmp_path) == []
+
+
+def test_members_of_blocks_that_differ_in_number(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    first, second = (rng.dirichlet([1, 1], (m, n)).astype(np.float32) for m, n in ((2, 3), (4, 2)))
+    ids = np.arange(1, 6)
+    blocks = [(np.array([0, 2, 4]), {"bom": first}), (np.array([1, 3]), {"bom": second})]
+    path = tmp_path / "members.npz"
+    members.save(path, ids, blocks)
+    mean = np.zeros((5, 2), dtype=np.float32)
+    for rows, block in blocks:
+        mean[rows] = block["bom"].mean(axis=0)
+
+    found = members.load(path, ids, {"bom": mean})["bom"]
+    assert found.shape == (4, 5, 2)
+    assert np.array_equal(found[:2, [0, 2, 4]], first) and np.isnan(found[2:, [0, 2, 4]]).all()
+    assert np.array_equal(found[:, [1, 3]], second)
+
+    # In another order, with a task that came later and one whose image, and so its mean, is another by now.
+    asked, means = np.array([4, 9, 1]), mean[[3, 0, 0]]
+    means[2] = [0.5, 0.5]
+    found = members.load(path, asked, {"bom": means})["bom"]
+    assert np.array_equal(found[:, 0], second[:, 1])
+    assert np.array_equal(found[0, 1:], means[1:]) and np.isnan(found[1:, 1:]).all()
+
+
+def test_without_a_file_the_mean_is_the_one_member(tmp_path: Path) -> None:
+    mean = np.array([[0.2, 0.8]], dtype=np.float32)
+    found = members.load(tmp_path / "members.npz", np.array([1]), {"bom": mean})
+    assert np.array_equal(found["bom"], mean[None])
