@@ -26,13 +26,13 @@ def settle(annotations: Iterable[Annotation], current: Labels) -> Settled:
     replace `current`. Deleted, skipped, empty and machine-made ones say nothing. A task that somebody flagged for an
     expert trains nothing until it is settled.
     """
-    present = sorted((row for row in annotations if row.deleted_at is None), key=lambda row: row.updated_at)
+    present = sorted((row for row in annotations if row.deleted_at is None), key=_time)
     record = {head: tuple(names) for head, names in current.items()}
     for row in present:
         if row.origin in ("imported", "earlier"):
             record |= {head: tuple(names) for head, names in row.labels.items()}
     latest = {row.completed_by: row for row in present if row.origin == "person"}
-    people = sorted(latest.values(), key=lambda row: row.updated_at)
+    people = sorted(latest.values(), key=_time)
     if any(row.flagged for row in people):
         return Settled({}, record, frozenset(), flagged=True)
     decided: Labels = {}
@@ -41,3 +41,8 @@ def settle(annotations: Iterable[Annotation], current: Labels) -> Settled:
         votes = Counter(answers)
         decided[head] = max(answers, key=lambda answer: (votes[answer], len(answers) - answers[::-1].index(answer)))
     return Settled(record | decided, record, frozenset(decided))
+
+
+def _time(annotation: Annotation) -> tuple[str, int]:
+    """When it was last changed; of two at one time the later number, so that rows in any order settle alike."""
+    return annotation.updated_at, annotation.id

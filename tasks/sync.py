@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from tasks import recording
 from tasks.client import Client
 from tasks.identity import check
 from tasks.schema import parse_label_config
@@ -54,6 +55,8 @@ def reconcile(
             project.cursor = None  # what was read has to be read again by the new one
         project.title, project.label_config = remote["title"], remote["label_config"]
         cursor = project.cursor
+        if cursor is None:  # the first pass, or the label config changed
+            recording.configured(session, project_id, project.label_config)
         full = full or cursor is None or time.time() - (project.full_sync_at or 0.0) > FULL_EVERY
         first = project.full_sync_at is None
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
-from tasks import ledger
+from tasks import recording
 from tasks.codec import Decoded, decode_current, decode_result
 from tasks.schema import Schema
 from tasks.tables import Annotation, Published, Task
@@ -47,6 +47,10 @@ def apply_page(session: Session, project_id: int, schema: Schema, page: list[Rem
         Annotation.project_id == project_id, or_(Annotation.task_id.in_(ids), Annotation.id.in_(list(there)))
     )
     known = {annotation.id: annotation for annotation in session.scalars(query)}
+    said: dict[int, list[Annotation]] = {task: [] for task in ids}
+    for annotation in known.values():
+        said.setdefault(annotation.task_id, []).append(annotation)
+    recorded = recording.Recorded()
     for row in page:
         task = tasks.get(row["id"])
         if task is None:
@@ -55,8 +59,13 @@ def apply_page(session: Session, project_id: int, schema: Schema, page: list[Rem
             tasks[task.id] = task
         moved = task.updated_at != utc(row["updated_at"])
         changes.tasks += moved
+        before = (task.data, task.current) if task.updated_at is not None and task.deleted_at is None else None
         _apply_task(session, task, row, schema)
-        _apply_deletions(session, task, row, there, known, moved, changes)
+        # Of several changes of a task `updated_by` names the last.
+        alone = moved and _stored_times(said[task.id]) == _shown_times(row)
+        recorded.add(task, before, task.updated_by if alone else None)
+        _apply_deletions(session, task, row, there, said[task.id], moved, changes)
+    recorded.append(session, project_id)
     for row in page:
         for remote in row.get("annotations", []):
             changed = _apply_annotation(
@@ -64,6 +73,7 @@ def apply_page(session: Session, project_id: int, schema: Schema, page: list[Rem
                 schema,
                 tasks[row["id"]],
                 known.get(remote["id"]),
+                said[row["id"]],
                 remote,
                 reread=changes.full,
                 first=changes.first,
@@ -74,10 +84,9 @@ def apply_page(session: Session, project_id: int, schema: Schema, page: list[Rem
 def forget(session: Session, project_id: int, seen: Iterable[int], changes: Changes) -> None:
     """Mark tasks that a full pass did not meet, and their annotations, as deleted."""
     here = set(seen)
-    query = select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None))
-    for task in session.scalars(query):
-        if task.id in here:
-            continue
+    query = select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None)).order_by(Task.id)
+    gone = [task for task in session.scalars(query) if task.id not in here]
+    for task in gone:
         task.deleted_at = time.time()
         rows = select(Annotation).where(
             Annotation.project_id == project_id,
@@ -87,6 +96,7 @@ def forget(session: Session, project_id: int, seen: Iterable[int], changes: Chan
         for annotation in session.scalars(rows):
             _delete(session, annotation, None)
             changes.annotations += 1
+    recording.removed(session, project_id, [task.id for task in gone])
 
 
 def utc(moment: str) -> str:
@@ -136,12 +146,21 @@ def _same(annotation: Annotation, remote: Remote | None) -> bool:
     return remote is not None and annotation.created_at == utc(remote["created_at"])
 
 
+def _stored_times(said: Iterable[Annotation]) -> set[tuple[int, str, str]]:
+    return {(row.id, row.created_at, row.updated_at) for row in said if row.deleted_at is None}
+
+
+def _shown_times(row: Remote) -> set[tuple[int, str, str]]:
+    remotes = row.get("annotations", [])
+    return {(remote["id"], utc(remote["created_at"]), utc(remote["updated_at"])) for remote in remotes}
+
+
 def _apply_deletions(
     session: Session,
     task: Task,
     row: Remote,
     there: Mapping[int, Remote],
-    known: Mapping[int, Annotation],
+    said: Iterable[Annotation],
     moved: bool,
     changes: Changes,
 ) -> None:
@@ -150,13 +169,9 @@ def _apply_deletions(
     Only `task.updated_by` names who did it, and of several changes of a task it names the last: when an annotation of
     the task changed as well, nobody can tell.
     """
-    before = [row for row in known.values() if row.task_id == task.id and row.deleted_at is None]
+    before = [annotation for annotation in said if annotation.deleted_at is None]
     gone = [annotation for annotation in before if not _same(annotation, there.get(annotation.id))]
-    times = {(annotation.id, annotation.created_at, annotation.updated_at) for annotation in before}
-    others = any(
-        (remote["id"], utc(remote["created_at"]), utc(remote["updated_at"])) not in times
-        for remote in row.get("annotations", [])
-    )
+    others = bool(_shown_times(row) - _stored_times(before))
     for annotation in gone:
         # A bulk deletion names its user only after the annotations are gone and the webhooks answered: wait for it.
         if moved or changes.full or annotation.id in there:
@@ -169,12 +184,16 @@ def _apply_annotation(
     schema: Schema,
     task: Task,
     known: Annotation | None,
+    said: list[Annotation],
     remote: Remote,
     *,
     reread: bool,
     first: bool,
 ) -> bool:
-    """Take one annotation over; says whether anything of it was new."""
+    """Take one annotation over; says whether anything of it was new.
+
+    known: the annotation of that number, if there was one. said: all of the task; a new one is added.
+    """
     same = known is not None and known.deleted_at is None and _same(known, remote)
     if known is not None and known.deleted_at is None and not same:
         _delete(session, known, None)  # its task is on another page
@@ -194,8 +213,11 @@ def _apply_annotation(
     means_the_same = same and (before, annotation.flagged, annotation.origin) == (labels, decoded.flagged, origin)
     if untouched and means_the_same:
         return False
+    held = recording.held(task, [row for row in said if row.task_id == task.id])
     if known is None:
         session.add(annotation)
+    if all(row is not annotation for row in said):
+        said.append(annotation)
     annotation.task_id, annotation.origin, annotation.parent_prediction = task.id, origin, parent
     annotation.completed_by = _person(remote.get("completed_by"))
     annotation.updated_by = _person(remote.get("updated_by"))
@@ -206,26 +228,13 @@ def _apply_annotation(
     annotation.deleted_at = None
     if not means_the_same:
         annotation.trained_in = None
-    body = {
-        "from": before if before is not None else task.current,
-        "to": labels,
-        "origin": annotation.origin,
-        "flagged": annotation.flagged,
-        "confidence": annotation.confidence,
-        "lead_time": annotation.lead_time,
-        "shown": _shown(session, annotation),
-        "problems": list(decoded.problems),
-    }
-    if untouched:
-        body["because"] = "the label config changed"
-    ledger.append(
+    recording.annotated(
         session,
-        task.project_id,
-        "changed" if same else "created",
-        body,
-        task_id=task.id,
-        annotation_id=annotation.id,
-        actor=None if untouched else annotation.updated_by or annotation.completed_by,
+        annotation,
+        before or recording.plain(held),  # an annotation that said nothing, such as a skip, changed what held
+        event="changed" if same else "created",
+        problems=decoded.problems,
+        reread=untouched,
     )
     return True
 
@@ -245,35 +254,6 @@ def _origin(remote: Remote, decoded: Decoded, parent: int | None) -> str:
     return "imported" if parent is None else "machine"
 
 
-def _shown(session: Session, annotation: Annotation) -> dict[str, Any] | None:
-    """What the annotator was shown: matched by the prediction's number, never by time; None: nothing."""
-    if annotation.parent_prediction is None:
-        return None
-    row = session.scalars(
-        select(Published).where(
-            Published.project_id == annotation.project_id,
-            Published.prediction_id == annotation.parent_prediction,
-        )
-    ).first()
-    if row is None:
-        return {"prediction": annotation.parent_prediction}
-    return {
-        "prediction": row.prediction_id,
-        "version": row.version,
-        "kind": row.kind,
-        "rank": row.rank,
-        "results": row.shown,
-    }
-
-
 def _delete(session: Session, annotation: Annotation, actor: int | None) -> None:
     annotation.deleted_at, annotation.trained_in = time.time(), None
-    ledger.append(
-        session,
-        annotation.project_id,
-        "deleted",
-        {"from": annotation.labels, "origin": annotation.origin},
-        task_id=annotation.task_id,
-        annotation_id=annotation.id,
-        actor=actor,
-    )
+    recording.deleted(session, annotation, actor)

@@ -112,10 +112,12 @@ class Scene:
         with self.store.begin() as session:
             return session.get_one(Task, (self.project, number))
 
-    def ledger(self, since: int = 0) -> list[Entry]:
+    def ledger(self, since: int = 0, about_tasks: bool = False) -> list[Entry]:
+        """What happened to annotations and models, or to the tasks themselves."""
         with self.store.begin() as session:
             rows = session.scalars(select(Entry).where(Entry.project_id == self.project).order_by(Entry.seq))
-            return list(rows)[since:]
+            chosen = [row for row in rows if (row.event in ("configured", "recorded", "removed")) == about_tasks]
+            return chosen[since:]
 
     def events(self, since: int = 0) -> list[tuple[str, int | None, int | None]]:
         """What happened to which annotation, and who did it."""

@@ -33,6 +33,8 @@ def test_annotations_by_people(scene: Make) -> None:
     assert origins == ["person", "skipped", "empty", "empty", "person"]
     body = s.ledger()[0].body
     assert (body["from"], body["to"]) == ({"bom": ["benign"]}, {"bom": ["malignant"], "foci": []})
+    actions = [entry.body["action"] for entry in s.ledger()]
+    assert actions == ["corrected", "skipped", "empty", "empty", "flagged"]
 
     # Somebody else's edit keeps `completed_by`; a second annotation of the task is one more.
     s.edit(first, s.choices(bom="benign", foci="rim"), s.admin)
@@ -42,6 +44,9 @@ def test_annotations_by_people(scene: Make) -> None:
     assert s.events(5) == [("changed", first, s.admin), ("created", second, s.admin)]
     assert s.annotation(first).completed_by == s.annotator
     assert s.ledger()[5].body["from"] == {"bom": ["malignant"], "foci": []}
+    # What held by then was the admin's edit; the annotator's second opinion is compared with it.
+    assert s.ledger()[6].body["from"] == {"bom": ["benign"], "foci": ["rim"]}
+    assert [entry.body["action"] for entry in s.ledger(5)] == ["corrected", "corrected"]
 
     s.delete(second, s.annotator)
     s.reconcile()

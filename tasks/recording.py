@@ -1,0 +1,152 @@
+"""What a reconcile writes into the ledger: each event with all that is needed to rebuild the labels of any moment."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from tasks import ledger
+from tasks.labels import settle
+from tasks.schema import Labels
+from tasks.tables import Annotation, Entry, Published, Task
+
+CONFIG_CHANGED = "the label config changed"
+
+
+class Recorded:
+    """Labels on record that came, or changed, with one page of tasks: one entry, or an import would make thousands."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str | None, dict[str, dict[int, Any]]] = {}
+
+    def add(self, task: Task, before: tuple[Mapping[str, Any], Labels] | None, by: int | None) -> None:
+        """Note the task's labels on record, if they are new.
+
+        before: its data and labels on record until now; None for a new task. by: who changed it, where known.
+        """
+        if before is not None and plain(before[1]) == plain(task.current):
+            return
+        because = CONFIG_CHANGED if before is not None and before[0] == task.data else None
+        body = self._bodies.setdefault(because, {"to": {}, "from": {}, "by": {}})
+        body["to"][task.id] = task.current
+        if before is not None:
+            body["from"][task.id] = before[1]
+            if by is not None and because is None:
+                body["by"][task.id] = by
+
+    def append(self, session: Session, project_id: int) -> None:
+        """Write what was noted."""
+        for because, body in self._bodies.items():
+            reason = {} if because is None else {"because": because}
+            ledger.append(session, project_id, "recorded", body | reason)
+
+
+def plain(labels: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Labels as JSON has them, so that those just decoded compare with those read back."""
+    return {head: list(names) for head, names in labels.items()}
+
+
+def configured(session: Session, project_id: int, label_config: str) -> None:
+    """Write the label config by which labels are read from here on, unless it is the one written last."""
+    query = select(Entry).where(Entry.project_id == project_id, Entry.event == "configured")
+    last = session.scalars(query.order_by(Entry.seq.desc()).limit(1)).first()
+    if last is None or last.body["label_config"] != label_config:
+        ledger.append(session, project_id, "configured", {"label_config": label_config})
+
+
+def held(task: Task, annotations: Iterable[Annotation]) -> Labels:
+    """The labels that hold on a task: settled, or where it waits for an expert, those on record."""
+    settled = settle(annotations, task.current)
+    return settled.current if settled.flagged else settled.labels
+
+
+def annotated(
+    session: Session,
+    annotation: Annotation,
+    before: Mapping[str, Sequence[str]],
+    *,
+    event: str,
+    problems: Sequence[str],
+    reread: bool,
+) -> None:
+    """Write that an annotation was `created` or `changed`.
+
+    before: what it said, or for a new one what held on its task. reread: nobody touched it, the label config did.
+    """
+    body = {
+        "action": "reread"
+        if reread
+        else ledger.action(annotation.origin, annotation.flagged, before, annotation.labels),
+        "from": before,
+        "to": annotation.labels,
+        "origin": annotation.origin,
+        "flagged": annotation.flagged,
+        "confidence": annotation.confidence,
+        "lead_time": annotation.lead_time,
+        "annotator": annotation.completed_by,
+        "changed_at": annotation.updated_at,
+        "shown": _shown(session, annotation),
+        "problems": list(problems),
+    }
+    if reread:
+        body["because"] = CONFIG_CHANGED
+    ledger.append(
+        session,
+        annotation.project_id,
+        event,
+        body,
+        task_id=annotation.task_id,
+        annotation_id=annotation.id,
+        actor=None if reread else annotation.updated_by or annotation.completed_by,
+    )
+
+
+def deleted(session: Session, annotation: Annotation, actor: int | None) -> None:
+    """Write that an annotation was deleted."""
+    ledger.append(
+        session,
+        annotation.project_id,
+        "deleted",
+        {"action": "deleted", "from": annotation.labels, "origin": annotation.origin},
+        task_id=annotation.task_id,
+        annotation_id=annotation.id,
+        actor=actor,
+    )
+
+
+def removed(session: Session, project_id: int, tasks: Sequence[int]) -> None:
+    """Write that tasks are gone from Label Studio; nothing there names who deleted them."""
+    if tasks:
+        ledger.append(session, project_id, "removed", {"tasks": list(tasks)})
+
+
+def _shown(session: Session, annotation: Annotation) -> dict[str, Any] | None:
+    """What the annotator was shown: matched by the prediction's number, never by time; None: nothing.
+
+    model: sha256 of the version's model.json, which holds its calibration.
+    """
+    if annotation.parent_prediction is None:
+        return None
+    row = session.scalars(
+        select(Published).where(
+            Published.project_id == annotation.project_id,
+            Published.prediction_id == annotation.parent_prediction,
+        )
+    ).first()
+    if row is None:
+        return {"prediction": annotation.parent_prediction}
+    trained = select(Entry.body).where(
+        Entry.project_id == annotation.project_id,
+        Entry.event == "trained",
+        Entry.body["version"].as_integer() == row.version,
+    )
+    about = session.scalars(trained.order_by(Entry.seq.desc()).limit(1)).first() or {}
+    return {
+        "prediction": row.prediction_id,
+        "version": row.version,
+        "model": about.get("model"),
+        "kind": row.kind,
+        "rank": row.rank,
+        "results": row.shown,
+    }
