@@ -13,12 +13,13 @@ from backend.learning.folds import HOLDOUT
 from backend.registry import Registry, load_json
 from backend.scored import Floats, of_version
 from backend.settings import Settings
-from tasks.labels import Settled, settle
-from tasks.pace import annotators
+from tasks.labels import settle
+from tasks.pace import active
 from tasks.present import phrases_of, present
 from tasks.queue import Planned, enter, open_head
 from tasks.ranking.hybrid import PRESETS, Selection, Weights, greedy
 from tasks.ranking.interleave import lay_out
+from tasks.reopen import reviewed
 from tasks.schema import Schema, parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Project, Published, Task
@@ -28,9 +29,21 @@ DIVERSITY = "coverage"  # the distance to the nearest task would buy outliers: a
 BLOCK = 256  # planned tasks whose nearest reviewed task is searched at a time
 
 
-def extend_head(store: Store, registry: Registry, settings: Settings, project_id: int, version: int, count: int) -> int:
-    """Put up to `count` more open tasks at the end of a version's order, in the store; returns how many."""
-    planned = _Planner(store, registry, settings, project_id, version).plan(count)
+def extend_head(
+    store: Store,
+    registry: Registry,
+    settings: Settings,
+    project_id: int,
+    version: int,
+    count: int,
+    person: int | None = None,
+) -> int:
+    """Put up to `count` more tasks at the end of a version's order, in the store; returns how many.
+
+    Tasks that wait for an annotation, and labelled ones that wait for a review, in one ranking. person: only what that
+    user can be served.
+    """
+    planned = _Planner(store, registry, settings, project_id, version).plan(count, person)
     return enter(store, project_id, version, planned)
 
 
@@ -71,7 +84,10 @@ class _Planner:
             self.schema: Schema = parse_label_config(project.label_config)
             query = select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None))
             self.tasks = {task.id: task for task in session.scalars(query)}
-            self.settled = _settled(session, project_id, self.tasks)
+            said = _said(session, project_id)
+            self.settled = {number: settle(said.get(number, []), task.current) for number, task in self.tasks.items()}
+            self.answered = {number: {row.completed_by for row in rows} for number, rows in said.items()}
+            self.reviewed = set(session.scalars(reviewed(project_id)))
             ranks = session.scalars(
                 select(Published.task_id).where(Published.project_id == project_id, Published.version == version)
             ).all()
@@ -81,11 +97,13 @@ class _Planner:
         self.scored = of_version(folder).under(self.schema.heads)
         # A task whose image was changed since is not the one that was scored.
         self.known = self.scored.still({task.id: task.pixels for task in self.tasks.values()})
-        self.annotators = annotators(store, project_id)
+        self.annotators = active(store, project_id)
 
-    def plan(self, count: int) -> list[Planned]:
+    def plan(self, count: int, person: int | None = None) -> list[Planned]:
         """Lay out `count` slots: ranked tasks, and among them the control arm and the hold-out."""
         waiting = [task for task in self.known if not self._done(task) and task not in self.published]
+        if person is not None:
+            waiting = [task for task in waiting if person not in self.answered.get(task, ())]
         pool = np.array([task for task in waiting if self.tasks[task].fold != HOLDOUT], dtype=np.int64)
         frozen = [task for task in waiting if self.tasks[task].fold == HOLDOUT]
         rows = np.array([self.scored.row_of[int(task)] for task in pool], dtype=np.intp)
@@ -127,8 +145,16 @@ class _Planner:
         return {"uncertainty": float(scores.uncertainty[row]), "disagreement": float(scores.disagreement[row])}
 
     def _done(self, task: int) -> bool:
-        """Labelled, or skipped by everybody: Label Studio offers a skipped task to the others only."""
-        return self.tasks[task].is_labeled or self.tasks[task].cancelled >= self.annotators
+        """Reviewed, labelled by no annotation, or answered by everybody who works here.
+
+        Label Studio serves a task to nobody who annotated or skipped it.
+        """
+        row = self.tasks[task]
+        labelled = row.is_labeled or row.overlap_before is not None
+        if labelled and (task in self.reviewed or not row.annotations):
+            return True
+        answered = self.answered.get(task, set())
+        return self.annotators <= answered if self.annotators else row.cancelled > 0
 
     def _rank(self, pool: NDArray[np.int64], rows: NDArray[np.intp], count: int) -> tuple[Selection, Weights]:
         """Select the best of the pool; with nothing learnt yet, coverage of what the images look like alone orders."""
@@ -172,11 +198,13 @@ def _unit(points: Floats) -> Floats:
     return unit
 
 
-def _settled(session: Session, project_id: int, tasks: dict[int, Task]) -> dict[int, Settled]:
+def _said(session: Session, project_id: int) -> dict[int, list[Annotation]]:
+    """The annotations of each task."""
     said: dict[int, list[Annotation]] = {}
-    for annotation in session.scalars(select(Annotation).where(Annotation.project_id == project_id)):
+    query = select(Annotation).where(Annotation.project_id == project_id, Annotation.deleted_at.is_(None))
+    for annotation in session.scalars(query):
         said.setdefault(annotation.task_id, []).append(annotation)
-    return {number: settle(said.get(number, []), task.current) for number, task in tasks.items()}
+    return said
 
 
 def _reviewed_control(session: Session, project_id: int) -> int:

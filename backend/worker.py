@@ -22,9 +22,8 @@ from backend.image_source import open_images
 from backend.label_studio import open_client
 from backend.registry import Registry
 from backend.settings import Settings
-from tasks import queue, sync
+from tasks import pace, queue, reopen, sync
 from tasks.client import LabelStudioError
-from tasks.pace import head_size
 from tasks.schema import SchemaError
 from tasks.store import Store
 from tasks.tables import Job, Project
@@ -99,13 +98,13 @@ class Worker:
     def _give_signs_of_life(self, ended: threading.Event) -> None:
         """In a thread of its own: looking after a large project may take longer than a lease lasts."""
         while not ended.wait(BEAT):
-            cycle = self._cycle
+            cycle = self._cycle if self._cycle is not None and self._cycle.thread.is_alive() else None
             try:
-                held = jobs.renew(self.store, self.me)
+                held = jobs.renew(self.store, self.me, cycle and cycle.job)
             except OperationalError as error:
                 log.warning("no sign of life could be given", error=str(error))
                 continue
-            if cycle is not None and cycle.thread.is_alive() and cycle.job not in held:
+            if cycle is not None and not held and cycle.thread.is_alive():
                 log.warning("another worker has taken the job over", job=cycle.job)
                 cycle.stopping.set()
 
@@ -125,7 +124,7 @@ class Worker:
         """Look after the projects that rang, and those that no worker has looked after lately."""
         with self.store.begin() as session:
             synced = dict(session.execute(select(Project.id, Project.synced_at)).tuples().all())
-        self._rung &= synced.keys()
+        self._rung = (self._rung | self.bell.rung()) & synced.keys()
         for project_id in sorted(synced, key=lambda number: (number not in self._rung, number)):
             recent = time.time() - (synced[project_id] or 0.0) < self.settings.poll_seconds / 2
             if recent and project_id not in self._rung:
@@ -168,19 +167,28 @@ class Worker:
             project = session.get_one(Project, project_id)
         published, settings = project.published, self.settings.tuned(project.extra_params)
         if published is not None:
-            if queue.wants_refill(self.store, self.client, project_id):
-                self._refill(project_id, published, settings)
-            queue.push(self.store, self.client, project_id, published)  # also what a kill left unsent
+            self._serve(project_id, published)  # also what a kill left undone
+            for person in pace.short_of_tasks(self.store, self.client, project_id):
+                self._refill(project_id, published, settings, person)
             if sweeping:
                 queue.sweep(self.store, self.client, project_id, self.settings.task_lock_hours)
+        reopen.close(self.store, self.client, project_id)
         if reason := schedule.training_due(self.store, settings, project_id):
             jobs.request(self.store, project_id, "cycle", reason)
         return repaired
 
-    def _refill(self, project_id: int, version: int, settings: Settings) -> None:
-        size = head_size(self.store, project_id, settings.batch_size, settings.head_hours)
-        wanted = size - len(queue.open_head(self.store, project_id))
-        added = plan.extend_head(self.store, self.registry, settings, project_id, version, wanted)
+    def _serve(self, project_id: int, version: int) -> None:
+        """Bring a version's order to Label Studio: predictions first, without which a reopened task has no place."""
+        queue.push(self.store, self.client, project_id, version)
+        reopen.reopen(self.store, self.client, project_id, version)
+
+    def _refill(self, project_id: int, version: int, settings: Settings, person: int | None) -> None:
+        size = pace.head_size(self.store, project_id, settings.batch_size, settings.head_hours)
+        wanted = size - len(queue.open_head(self.store, project_id, person=person))
+        if wanted <= 0:  # a refill for another annotator was one for this one as well
+            return
+        added = plan.extend_head(self.store, self.registry, settings, project_id, version, wanted, person)
+        self._serve(project_id, version)
         log.info("refilled the queue", project=project_id, version=version, tasks=added)
 
     def _start_job(self) -> None:

@@ -1,12 +1,15 @@
-"""How quickly the project's annotators work, and so how much of the queue to publish."""
+"""How quickly the project's annotators work, and so how much of the queue to publish, and when."""
 
 import time
 from statistics import median
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, or_, select
 
+from tasks.client import Client
+from tasks.queue import answered_by, open_head
+from tasks.reopen import to_review
 from tasks.store import Store
-from tasks.tables import Annotation
+from tasks.tables import Annotation, Project, Published, Task
 
 DAY = 24 * 3600.0  # seconds
 
@@ -34,13 +37,68 @@ def head_size(store: Store, project_id: int, batch: int, hours: float) -> int:
 
 def annotators(store: Store, project_id: int) -> int:
     """How many people annotated within the last day; at least one."""
+    return max(len(active(store, project_id)), 1)
+
+
+def active(store: Store, project_id: int) -> set[int]:
+    """Who annotated within the last day."""
     with store.begin() as session:
-        query = select(func.count(Annotation.completed_by.distinct())).where(
-            Annotation.project_id == project_id,
-            Annotation.origin.in_(["person", "skipped"]),
-            Annotation.created_at >= _a_day_ago(),
+        query = (
+            select(Annotation.completed_by)
+            .where(
+                Annotation.project_id == project_id,
+                Annotation.origin.in_(["person", "skipped"]),
+                Annotation.created_at >= _a_day_ago(),
+            )
+            .distinct()
         )
-        return max(session.scalar(query) or 0, 1)
+        return {person for person in session.scalars(query) if person is not None}
+
+
+def wants_refill(store: Store, client: Client, project_id: int) -> bool:
+    """Whether fewer than three unlocked open tasks of the head are left for each annotator."""
+    return bool(short_of_tasks(store, client, project_id))
+
+
+def short_of_tasks(store: Store, client: Client, project_id: int) -> list[int | None]:
+    """The annotators of the last day for whom the head is to be refilled; None stands for whoever comes.
+
+    Each is served only what they have not answered before, so that their heads differ: in a project that two people
+    annotated long ago, each reviews the other's work. No call tells who holds a lock, but nobody holds more than one
+    task of the stream: every member may hold one.
+    """
+    people = active(store, project_id)
+    everybody: list[int | None] = [*sorted(people)] or [None]
+    mark = 3 * max(len(people), 1) + max(len(people), client.members())
+    return [
+        person
+        for person in everybody
+        if len(open_head(store, project_id, skipped=person is not None, person=person)) < mark
+        and _unpublished(store, project_id, person)
+    ]
+
+
+def _unpublished(store: Store, project_id: int, person: int | None) -> bool:
+    """Whether there is a task to publish that this user can be served."""
+    with store.begin() as session:
+        unpublished = (
+            select(Task.id)
+            .where(
+                Task.project_id == project_id,
+                Task.deleted_at.is_(None),
+                or_(Task.is_labeled.is_(False), and_(*to_review(project_id))),
+                Task.pixels.is_not(None),
+                Task.id.not_in(
+                    select(Published.task_id)
+                    .join(Project, Project.id == Published.project_id)
+                    .where(Published.project_id == project_id, Published.version == Project.published)
+                ),
+            )
+            .limit(1)
+        )
+        if person is not None:
+            unpublished = unpublished.where(Task.id.not_in(answered_by(project_id, person)))
+        return session.scalar(unpublished) is not None
 
 
 def _a_day_ago() -> str:

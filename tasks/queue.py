@@ -11,16 +11,15 @@ from typing import Any
 
 import httpx
 import structlog
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from tasks import ledger
 from tasks.client import Client, LabelStudioError
-from tasks.pace import annotators
 from tasks.project import SAMPLING
 from tasks.ranking.interleave import Kind, queue_key
 from tasks.store import Store, lock_project
-from tasks.tables import Project, Published, Task, Version
+from tasks.tables import Annotation, Project, Published, Task, Version
 
 log = structlog.get_logger()
 
@@ -232,10 +231,11 @@ def guard(store: Store, client: Client, project_id: int) -> list[str]:
     return repaired + [f"{field} was {remote[field]!r}, set back to {value!r}" for field, value in changed.items()]
 
 
-def open_head(store: Store, project_id: int, *, skipped: bool = True) -> list[int]:
+def open_head(store: Store, project_id: int, *, skipped: bool = True, person: int | None = None) -> list[int]:
     """The tasks of the published order that still wait for an annotation, first first.
 
-    skipped: also those that somebody skipped, which Label Studio offers to the others only.
+    skipped: also those that somebody skipped, which Label Studio offers to the others only. person: only what that
+    user can be served.
     """
     with store.begin() as session:
         query = (
@@ -250,34 +250,16 @@ def open_head(store: Store, project_id: int, *, skipped: bool = True) -> list[in
             )
             .order_by(Published.rank)
         )
+        if person is not None:
+            query = query.where(Task.id.not_in(answered_by(project_id, person)))
         return list(session.scalars(query if skipped else query.where(Task.cancelled == 0)))
 
 
-def wants_refill(store: Store, client: Client, project_id: int) -> bool:
-    """Whether fewer than three unlocked open tasks of the head are left for each annotator.
-
-    No call tells who holds a lock, but nobody holds more than one task of the stream: every member may hold one.
-    """
-    active, waiting = annotators(store, project_id), len(open_head(store, project_id, skipped=False))
-    if waiting >= 3 * active + max(active, client.members()):
-        return False
-    with store.begin() as session:
-        unpublished = (
-            select(func.count())
-            .select_from(Task)
-            .where(
-                Task.project_id == project_id,
-                Task.deleted_at.is_(None),
-                Task.is_labeled.is_(False),
-                Task.pixels.is_not(None),
-                Task.id.not_in(
-                    select(Published.task_id)
-                    .join(Project, Project.id == Published.project_id)
-                    .where(Published.project_id == project_id, Published.version == Project.published)
-                ),
-            )
-        )
-        return bool(session.scalar(unpublished))
+def answered_by(project_id: int, person: int) -> Select[int]:
+    """Tasks that Label Studio serves to that user no more: annotated or skipped, by hand or in an import."""
+    return select(Annotation.task_id).where(
+        Annotation.project_id == project_id, Annotation.completed_by == person, Annotation.deleted_at.is_(None)
+    )
 
 
 def sweep(store: Store, client: Client, project_id: int, lock_hours: float) -> list[int]:

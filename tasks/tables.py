@@ -92,7 +92,7 @@ class Annotation(Base):
     labels: Mapped[Labels]
     flagged: Mapped[bool] = mapped_column(default=False)
     confidence: Mapped[float | None]
-    origin: Mapped[str]  # person, imported, machine, empty or skipped: only `person` counts and adjudicates
+    origin: Mapped[str]  # person, earlier, imported, machine, empty or skipped: only `person` counts and adjudicates
     trained_in: Mapped[int | None]  # version that learnt its present state; None: counts towards the next
     deleted_at: Mapped[float | None]
 

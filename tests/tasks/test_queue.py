@@ -212,22 +212,22 @@ def test_refill_is_wanted_while_three_unlocked_tasks_an_annotator_are_left(scene
             session.merge(s.task(number)).pixels = "digest"
     assert s.client.members() == 2
     # One works, but both members may hold a task: 3 + 2 are enough.
-    assert not queue.wants_refill(s.store, s.client, s.project)
+    assert not pace.wants_refill(s.store, s.client, s.project)
     s.submit(ids[0], s.choices(bom="benign"), s.annotator)
     s.reconcile()
     assert len(queue.open_head(s.store, s.project)) == 5
-    assert not queue.wants_refill(s.store, s.client, s.project)
+    assert not pace.wants_refill(s.store, s.client, s.project)
     s.submit(ids[1], s.choices(bom="benign"), s.annotator)
     s.reconcile()
-    assert queue.wants_refill(s.store, s.client, s.project)
+    assert pace.wants_refill(s.store, s.client, s.project)
     queue.enter(s.store, s.project, 1, plan(s, [ids[6]]))
-    assert not queue.wants_refill(s.store, s.client, s.project)
+    assert not pace.wants_refill(s.store, s.client, s.project)
     s.skip(ids[2], s.admin)  # a second annotator: 3 x 2 + 2
     s.reconcile()
     assert pace.annotators(s.store, s.project) == 2
-    assert queue.wants_refill(s.store, s.client, s.project)
+    assert pace.wants_refill(s.store, s.client, s.project)
     queue.enter(s.store, s.project, 1, plan(s, [ids[7]]))
-    assert not queue.wants_refill(s.store, s.client, s.project)  # nothing is left to publish
+    assert not pace.wants_refill(s.store, s.client, s.project)  # nothing is left to publish
 
 
 def test_the_head_is_three_batches_or_hours_of_work(scene: Make) -> None:
