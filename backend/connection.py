@@ -6,18 +6,19 @@ set up, and disconnecting finds the sampling that was there before.
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
-from sqlalchemy import Select, select, update
+from sqlalchemy import Select, func, select, update
 
 from backend.settings import Settings
-from tasks import identity, ledger, project, queue
+from tasks import identity, ledger, project, queue, reopen
 from tasks.client import Client, LabelStudioError
-from tasks.project import DEFAULT_SAMPLING, SAMPLING, Connection
+from tasks.project import DEFAULT_SAMPLING, SAMPLING, Change, Connection
 from tasks.schema import parse_label_config
 from tasks.store import Store
-from tasks.tables import Entry, Job, Project, Version
+from tasks.tables import Entry, Job, Project, Task, Version
 
 log = structlog.get_logger()
 
@@ -80,25 +81,52 @@ def take_down(store: Store, client: Client, settings: Settings, project_id: int,
     with store.begin() as session:
         numbers = session.scalars(select(Version.number).where(Version.project_id == project_id)).all()
         samplings = [body["sampling"] for body in session.scalars(_connected(project_id))]
-    sampling = next((name for name in samplings if name != SAMPLING), DEFAULT_SAMPLING)
-    about = recorded(store, settings, project_id), sampling, [queue.queue_name(number) for number in numbers]
-    looked_after = known is not None and known.connection != "none"
-    ours = [f"backend: project {project_id} is looked after no more"] if looked_after else []
-    if dry_run:
-        return [change.what for change in project.disconnection_changes(client, project_id, *about)] + ours
-    changes = project.disconnect(client, project_id, *about)
-    if looked_after:
-        with store.begin() as session:
-            session.execute(
-                update(Job)
-                .where(Job.project_id == project_id, Job.state == "queued")
-                .values(state="failed", error="the project was disconnected", finished_at=time.time())
-            )
-            # Last: Label Studio sends /setup with each call about the ML backend, which looks like a new connection.
-            left = session.get_one(Project, project_id)
-            left.connection, left.alarms = "none", []
-            ledger.append(session, project_id, "disconnected", {"changes": changes})
-    return changes + ours
+        held = session.scalar(
+            select(func.count()).where(Task.project_id == project_id, Task.overlap_before.is_not(None))
+        )
+    plan: list[Change] = []
+    if _exists(client, project_id, known):
+        sampling = next((name for name in samplings if name != SAMPLING), DEFAULT_SAMPLING)
+        versions = [queue.queue_name(number) for number in numbers]
+        wanted = recorded(store, settings, project_id)
+        plan = project.disconnection_changes(client, project_id, wanted, sampling, versions)
+        if held:
+            close = partial(reopen.close_all, store, client, project_id)
+            plan.append(Change(f"tasks: {held} that were held open for review are closed", close))
+    if known is not None and known.connection != "none":
+        # Last: Label Studio sends /setup with each call about the ML backend, which looks like a new connection.
+        leave = partial(_leave, store, project_id, [change.what for change in plan])
+        plan.append(Change(f"backend: project {project_id} is looked after no more", leave))
+    if not dry_run:
+        for change in plan:
+            change.apply()
+    return [change.what for change in plan]
+
+
+def _exists(client: Client, project_id: int, known: Project | None) -> bool:
+    """Whether Label Studio still has the project, and not another one of its number."""
+    try:
+        remote = client.project(project_id)
+        identity.check(project_id, known.created_at if known else None, remote["created_at"])
+    except identity.OtherLabelStudio:
+        return False
+    except LabelStudioError as error:
+        if error.status != 404 or known is None:
+            raise
+        return False
+    return True
+
+
+def _leave(store: Store, project_id: int, changes: list[str]) -> None:
+    with store.begin() as session:
+        session.execute(
+            update(Job)
+            .where(Job.project_id == project_id, Job.state == "queued")
+            .values(state="failed", error="the project was disconnected", finished_at=time.time())
+        )
+        left = session.get_one(Project, project_id)
+        left.connection, left.alarms = "none", []
+        ledger.append(session, project_id, "disconnected", {"changes": changes})
 
 
 def guard(store: Store, client: Client, settings: Settings, project_id: int) -> list[str]:

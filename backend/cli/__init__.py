@@ -4,6 +4,7 @@ import logging
 
 import typer
 
+from backend.cli.connecting import disconnect, setup
 from backend.cli.demonstration import demo, phantoms
 from backend.cli.running import cycle, serve, worker
 from backend.cli.seeing import rank, status
@@ -19,5 +20,5 @@ def configure() -> None:
     logs.configure("console", level=logging.WARNING)
 
 
-for command in (demo, phantoms, serve, worker, status, cycle, rank):
+for command in (demo, phantoms, setup, disconnect, serve, worker, status, cycle, rank):
     app.command()(command)
