@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import httpx
@@ -90,11 +91,17 @@ def _new_account(email: str) -> Account:
     return Account(email, secrets.token_urlsafe(12))
 
 
-def service(folder: Path, port: int, document_root: Path, credentials: Credentials) -> Service:
+def service(
+    folder: Path,
+    port: int,
+    document_root: Path,
+    credentials: Credentials,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Service:
     """Label Studio at http://127.0.0.1:<port>, its database and media under `folder`.
 
-    It serves image files under `document_root` (of registered storages only, each in a folder below it). Ready when
-    /health answers: about 5 s on an existing folder, 35 to 60 s on a fresh one.
+    It serves image files under `document_root` (of registered storages only, each in a folder below it). `more` goes
+    over its environment. Ready when /health answers: about 5 s on an existing folder, 35 to 60 s on a fresh one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     url = f"http://127.0.0.1:{port}"
@@ -122,6 +129,7 @@ def service(folder: Path, port: int, document_root: Path, credentials: Credentia
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
         "FEATURE_FLAGS_OFFLINE": "true",
+        **more,
     }
     program = str(Path(sys.executable).parent / "label-studio")
     command = [program, "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]

@@ -40,10 +40,10 @@ class LabelStudio:
     stack: Stack
 
 
-def _prepare(folder: Path, document_root: Path, stack: Stack) -> LabelStudio:
+def _prepare(folder: Path, document_root: Path, stack: Stack, **environment: str) -> LabelStudio:
     credentials = Credentials.in_folder(folder)
     port = stack.port("label-studio")
-    stack.start(labelstudio.service(folder / "label-studio", port, document_root, credentials))
+    stack.start(labelstudio.service(folder / "label-studio", port, document_root, credentials, environment))
     url = f"http://127.0.0.1:{port}"
     admin = labelstudio.session(url, credentials.admin)
     token = labelstudio.personal_access_token(admin, credentials)
@@ -71,20 +71,25 @@ def label_studio_template(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def start_label_studio(
     label_studio_template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[], LabelStudio]]:
-    """Starts a Label Studio of one's own, without projects, in some 5 to 15 s; it is stopped after the session."""
+) -> Iterator[Callable[..., LabelStudio]]:
+    """Starts a Label Studio of one's own, without projects, in some 5 to 15 s; it is stopped after the session.
+
+    Keyword arguments go over its environment.
+    """
     with ExitStack() as stacks:
 
-        def start() -> LabelStudio:
+        def start(**environment: str) -> LabelStudio:
             folder = tmp_path_factory.mktemp("label-studio") / "state"
             shutil.copytree(label_studio_template, folder)
-            return _prepare(folder, tmp_path_factory.mktemp("files"), stacks.enter_context(Stack(folder)))
+            return _prepare(
+                folder, tmp_path_factory.mktemp("files"), stacks.enter_context(Stack(folder)), **environment
+            )
 
         yield start
 
 
 @pytest.fixture(scope="session")
-def label_studio(start_label_studio: Callable[[], LabelStudio]) -> LabelStudio:
+def label_studio(start_label_studio: Callable[..., LabelStudio]) -> LabelStudio:
     """The session's Label Studio. Tests share it: give each project a title of its own."""
     return start_label_studio()
 

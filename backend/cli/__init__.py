@@ -6,6 +6,7 @@ import typer
 
 from backend.cli.connecting import disconnect, setup
 from backend.cli.demonstration import demo, phantoms
+from backend.cli.examining import doctor
 from backend.cli.running import cycle, serve, worker
 from backend.cli.seeing import rank, status
 
@@ -20,5 +21,5 @@ def configure() -> None:
     logs.configure("console", level=logging.WARNING)
 
 
-for command in (demo, phantoms, setup, disconnect, serve, worker, status, cycle, rank):
+for command in (demo, phantoms, setup, disconnect, serve, worker, status, doctor, cycle, rank):
     app.command()(command)
