@@ -158,16 +158,18 @@ def _gone(owner: str) -> bool:
     return machine == _machine() and Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists()
 
 
-def renew(store: Store, me: str) -> set[int]:
-    """Say that this worker lives: its heartbeat, and the leases of its jobs. Returns the jobs that are still its own.
+def renew(store: Store, me: str, job_id: int | None = None) -> bool:
+    """Say that this worker lives, and works on that job. Returns False when another has the job.
 
-    A worker that was silent for LEASE seconds, for example suspended, may have lost one to another.
+    A worker that was silent for LEASE seconds, for example suspended, may have lost it to another.
     """
     with store.begin() as session:
         now = _clock(session)
         session.merge(Heartbeat(owner=me, at=now))
-        mine = update(Job).where(Job.owner == me, Job.state == "running").values(lease_until=now + LEASE)
-        return set(session.scalars(mine.returning(Job.id)))
+        if job_id is None:
+            return True
+        session.execute(update(Job).where(Job.id == job_id, Job.owner == me).values(lease_until=now + LEASE))
+        return session.scalar(select(Job.owner).where(Job.id == job_id)) in (me, None)  # None: just ended
 
 
 def workers(store: Store) -> list[str]:

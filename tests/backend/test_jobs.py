@@ -138,12 +138,12 @@ def test_a_container_that_shares_name_and_number_is_no_dead_process(store: Store
 def test_a_worker_that_was_taken_for_dead_leaves_the_job_to_the_other(store: Store) -> None:
     number, me = jobs.request(store, 1, "cycle", ""), "elsewhere:1:abcd"
     jobs.claim(store, me)
-    assert jobs.renew(store, me) == {number}
+    assert jobs.renew(store, me, number)
     with store.begin() as session:
         session.execute(update(Job).values(lease_until=1.0))
     other = jobs.owner()
     assert jobs.claim(store, other).id == number
-    assert jobs.renew(store, me) == set()
+    assert not jobs.renew(store, me, number)
     jobs.finish(store, number, me)
     jobs.release(store, number, me)
     assert (job(store, number).state, job(store, number).owner) == ("running", other)
@@ -154,7 +154,7 @@ def test_a_worker_that_lives_keeps_its_job(store: Store) -> None:
     jobs.claim(store, me)
     with store.begin() as session:
         session.execute(update(Job).values(lease_until=1.0))
-    jobs.renew(store, me)
+    assert jobs.renew(store, me, number)
     assert jobs.claim(store, jobs.owner()) is None
     assert jobs.workers(store) == [me]
     assert job(store, number).owner == me
