@@ -1,18 +1,21 @@
 """Which tasks come next, and what their annotators are shown: a version's scores become the head of the queue."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from backend import embeddings
+from backend import acquisition, embeddings, members
 from backend.learning.folds import HOLDOUT
 from backend.registry import Registry, load_json
 from backend.scored import Floats, of_version
 from backend.settings import Settings
+from tasks.codec import to_targets
 from tasks.labels import settle
 from tasks.pace import active
 from tasks.present import phrases_of, present
@@ -20,10 +23,12 @@ from tasks.queue import Planned, enter, open_head
 from tasks.ranking.hybrid import PRESETS, Selection, Weights, greedy
 from tasks.ranking.interleave import lay_out
 from tasks.reopen import reviewed
-from tasks.schema import Schema, parse_label_config
+from tasks.schema import Head, Schema, parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Project, Published, Task
 from tasks.why import Reason
+
+log = structlog.get_logger()
 
 DIVERSITY = "coverage"  # the distance to the nearest task would buy outliers: artefacts, other organs
 BLOCK = 256  # planned tasks whose nearest reviewed task is searched at a time
@@ -43,7 +48,10 @@ def extend_head(
     Tasks that wait for an annotation, and labelled ones that wait for a review, in one ranking. person: only what that
     user can be served.
     """
-    planned = _Planner(store, registry, settings, project_id, version).plan(count, person)
+    planner = _Planner(store, registry, settings, project_id, version)
+    planned = planner.plan(count, person)
+    if settings.acquisition:
+        acquisition.note(planner.folder, planner.alarm)
     return enter(store, project_id, version, planned)
 
 
@@ -78,7 +86,8 @@ class _Planner:
 
     def __init__(self, store: Store, registry: Registry, settings: Settings, project_id: int, version: int) -> None:
         self.settings, self.version = settings, version
-        folder = registry.version(project_id, version)
+        self.folder = registry.version(project_id, version)
+        self.alarm: str | None = None  # why the acquisition function of one's own did not order
         with store.begin() as session:
             project = session.get_one(Project, project_id)
             self.schema: Schema = parse_label_config(project.label_config)
@@ -93,10 +102,11 @@ class _Planner:
             ).all()
             self.published = set(ranks)
             self.reviewed_control = _reviewed_control(session, project_id)
-        self.where = registry.backbones(project_id, load_json(folder / "backbones.json")["number"])
-        self.scored = of_version(folder).under(self.schema.heads)
-        # A task whose image was changed since is not the one that was scored.
-        self.known = self.scored.still({task.id: task.pixels for task in self.tasks.values()})
+        self.where = _backbones(registry, project_id, self.folder)
+        self.scored = of_version(self.folder).under(self.schema.heads)
+        # A task whose image was changed since is not the one that was scored; imported probabilities know no images.
+        looked_at = self.where is not None
+        self.known = self.scored.still({task.id: task.pixels if looked_at else "" for task in self.tasks.values()})
         self.annotators = active(store, project_id)
 
     def plan(self, count: int, person: int | None = None) -> list[Planned]:
@@ -107,7 +117,7 @@ class _Planner:
         pool = np.array([task for task in waiting if self.tasks[task].fold != HOLDOUT], dtype=np.int64)
         frozen = [task for task in waiting if self.tasks[task].fold == HOLDOUT]
         rows = np.array([self.scored.row_of[int(task)] for task in pool], dtype=np.intp)
-        selection, weights = self._rank(pool, rows, count)
+        selection, weights, own = self._rank(pool, rows, count)
         ranked = [int(task) for task in pool[selection.order]]
         rng = np.random.default_rng([self.settings.seed, self.version, len(self.published)])
         slots = lay_out(ranked, pool.tolist(), frozen, count, self.reviewed_control, rng)
@@ -119,7 +129,9 @@ class _Planner:
             probabilities = self.scored.of(slot.task) or {}
             index = place.get(slot.task) if slot.kind == "ranked" else None
             reason: Reason = "random"
-            if index is not None and self.scored.scores is not None:
+            if index is not None and own:
+                reason = "acquisition"
+            elif index is not None and self.scored.scores is not None:
                 row, diversity = self.scored.row_of[slot.task], float(selection.diversity[index])
                 reason = self.scored.scores.reason(row, weights, diversity).part
             elif index is not None:
@@ -156,17 +168,55 @@ class _Planner:
         answered = self.answered.get(task, set())
         return self.annotators <= answered if self.annotators else row.cancelled > 0
 
-    def _rank(self, pool: NDArray[np.int64], rows: NDArray[np.intp], count: int) -> tuple[Selection, Weights]:
-        """Select the best of the pool; with nothing learnt yet, coverage of what the images look like alone orders."""
+    def _rank(self, pool: NDArray[np.int64], rows: NDArray[np.intp], count: int) -> tuple[Selection, Weights, bool]:
+        """Select the best of the pool; returns also whether an acquisition function of one's own did.
+
+        With nothing learnt yet, coverage of what the images look like alone orders.
+        """
         weights = self._weights(pool)
         points = self._points(pool.tolist())
         given = [task for task in self.known if self._done(task) or task in self.published]
         reference = self._points(given) if given else None
         if self.scored.scores is None:
             base: Floats = np.zeros(len(pool), dtype=np.float32)
-            return greedy(base, points, 1.0, count, reference, DIVERSITY), weights
+            if self.where is None:
+                return _highest(base, count), weights, False
+            return greedy(base, points, 1.0, count, reference, DIVERSITY), weights, False
+        if self.settings.acquisition and len(pool):
+            try:
+                own = acquisition.scores(self.settings.acquisition, self._pool(pool, rows, points, reference, count))
+                return _highest(own, count), weights, True
+            except acquisition.AcquisitionError as error:
+                log.error("the acquisition function cannot be used", version=self.version, error=str(error))
+                self.alarm = str(error)
         base = self.scored.scores.base(weights)[rows]
-        return greedy(base, points, weights.diversity, count, reference, DIVERSITY), weights
+        if self.where is None:
+            return _highest(base, count), weights, False
+        return greedy(base, points, weights.diversity, count, reference, DIVERSITY), weights, False
+
+    def _pool(
+        self, pool: NDArray[np.int64], rows: NDArray[np.intp], points: Floats, reference: Floats | None, count: int
+    ) -> acquisition.Pool:
+        assert self.scored.scores is not None  # nothing is asked before anything is learnt
+        probabilities = {name: p[rows] for name, p in self.scored.probabilities.items()}
+        heads = tuple(head for head in self.schema.heads if head.name in probabilities)
+        return acquisition.Pool(
+            heads=heads,
+            ids=pool,
+            members=members.load(self.folder / "members.npz", pool, probabilities),
+            probabilities=probabilities,
+            recorded={head.name: self._recorded(head, pool) for head in heads},
+            uncertainty=self.scored.scores.uncertainty[rows],
+            disagreement=self.scored.scores.disagreement[rows],
+            embeddings=points,
+            reference=points[:0] if reference is None else reference,
+            count=count,
+        )
+
+    def _recorded(self, head: Head, pool: NDArray[np.int64]) -> Floats:
+        """The labels on record (n, C), as far as the present label config knows them."""
+        known, current = set(head.classes), [self.settled[int(task)].current for task in pool]
+        return to_targets([head], [row if known >= set(row.get(head.name, ())) else {} for row in current])[head.name]
 
     def _weights(self, pool: NDArray[np.int64]) -> Weights:
         if self.settings.preset != "auto":
@@ -175,13 +225,15 @@ class _Planner:
         return PRESETS["find-errors" if 2 * recorded > len(pool) else "document"]
 
     def _points(self, tasks: Sequence[int]) -> Floats:
-        """Embeddings (n, D) by the first backbone, the one whose distances count."""
+        """Embeddings (n, D) by the first backbone, the one whose distances count; D is 0 where there is none."""
+        if self.where is None:
+            return np.zeros((len(tasks), 0), dtype=np.float32)
         return embeddings.load(self.where, 0, [str(self.tasks[task].pixels) for task in tasks])
 
     def _nearest(self, tasks: Sequence[int]) -> dict[int, tuple[int, dict[str, tuple[str, ...]]]]:
         """For each task the reviewed task most like it, by cosine, with its labels."""
         reviewed = [task for task in self.known if self.settled[task].adjudicated]
-        if not reviewed or not tasks:
+        if not reviewed or not tasks or self.where is None:
             return {}
         points = _unit(self._points(reviewed))
         found = {}
@@ -191,6 +243,18 @@ class _Planner:
             for task, index in zip(block, best, strict=True):
                 found[task] = (reviewed[int(index)], self.settled[reviewed[int(index)]].labels)
         return found
+
+
+def _backbones(registry: Registry, project_id: int, folder: Path) -> Path | None:
+    """Where a version's embeddings are; None where its probabilities were made elsewhere."""
+    choice = folder / "backbones.json"
+    return registry.backbones(project_id, load_json(choice)["number"]) if choice.exists() else None
+
+
+def _highest(score: Floats, count: int) -> Selection:
+    """The order where distances count nothing: highest first, equal ones by row."""
+    order = np.argsort(-score, kind="stable")[:count]
+    return Selection(order, score[order], np.zeros(len(order), dtype=np.float32))
 
 
 def _unit(points: Floats) -> Floats:

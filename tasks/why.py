@@ -15,8 +15,9 @@ from tasks.schema import Head, Labels, Schema
 Slot = Literal["ranked", "control", "blind", "holdout", "abstain"]
 """How a task came into the queue. blind, holdout and abstain are shown without anything the model says."""
 
-Reason = Literal["disagreement", "uncertainty", "diversity", "random", "asked"]
-"""Which part of the score brought a task forward; `random` for the control arm, `asked` outside the queue."""
+Reason = Literal["disagreement", "uncertainty", "diversity", "acquisition", "random", "asked"]
+"""Which part of the score brought a task forward; `acquisition`: a function of the project's own, `random`: the control
+arm, `asked`: outside the queue."""
 
 # More labels than this do not fit on two lines.
 _MOST_HEADS = 2
@@ -47,6 +48,7 @@ class Phrases:
     disagreement: str
     uncertainty: str
     diversity: str
+    acquisition: str
     random: str
     asked: str
 
