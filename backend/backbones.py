@@ -1,21 +1,25 @@
 """Which backbones a cycle uses: those of an earlier version while they still fit, else new ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.learning.arrays import Pixels
 from backend.learning.backbone import create, save
 from backend.learning.config import LearningConfig
 from backend.learning.fold_backbones import train_backbones
+from backend.learning.folds import HOLDOUT
 from backend.registry import Registry, load_json, save_json
 from backend.snapshot import Snapshot
+from backend.survivors import columns
 from tasks.schema import Head
 
 REFRESH_SHARE = 0.25  # new or changed labels, of those that backbones were trained on, from which they are trained anew
+SHIFTED = 0.5  # share of the loss that lies on other heads than it did, from which they are trained anew
 
 
 def choose(
@@ -28,20 +32,32 @@ def choose(
 ) -> int:
     """The version whose backbones serve version `number`: an earlier one's, or its own, still to be trained.
 
-    `full` trains anew each time. `frozen` goes on with the newest backbones made for the same settings and heads,
-    until REFRESH_SHARE of the labels they were trained on are new or different; one that saw no label stays.
+    `full` trains anew each time. `frozen` goes on with the newest backbones made by the same settings that still fit
+    the heads, the folds and the labels (see `_fits`), so that a head of small weight that comes, goes or changes costs
+    nothing but its own fit. One that saw no label always fits; a random one only while there is nothing to learn.
     """
     if config.mode == "full":
         return number
     for made in sorted(registry.backbones(project_id, 0).parent.glob("*/made.json"), key=_number, reverse=True):
-        if load_json(made) != _made_for(heads, config):
-            continue
-        if (made.parent / "backbone-1.safetensors").exists():
-            before = Snapshot.load(made.parent / "snapshot.npz")
-            if changed_share(before, taken, heads) >= REFRESH_SHARE:
-                return number
-        return _number(made)
+        about = load_json(made)
+        if about["config"] == asdict(config) and _fits(made.parent, about["heads"], taken, heads, config):
+            return _number(made)
     return number
+
+
+def _fits(
+    folder: Path, made_for: Sequence[Sequence[Any]], taken: Snapshot, heads: Sequence[Head], config: LearningConfig
+) -> bool:
+    """Whether backbones serve these heads and tasks."""
+    if config.weights != "scratch" or not heads:
+        return True
+    if shifted(made_for, heads) >= SHIFTED:
+        return False
+    before = Snapshot.load(folder / "snapshot.npz")
+    if moved(before, taken):
+        return False
+    outputs = {name: (kind, tuple(classes)) for name, kind, classes, _ in made_for}
+    return changed_share(before, taken, columns(outputs, heads)) < REFRESH_SHARE
 
 
 def make(
@@ -70,16 +86,57 @@ def make(
     save_json(done, _made_for(heads, config))
 
 
-def changed_share(before: Snapshot, now: Snapshot, heads: Sequence[Head]) -> float:
-    """New, changed or withdrawn labels of training tasks, as a share of the tasks that were labelled `before`."""
-    old, new = _labels(before, heads), _labels(now, heads)
+def shifted(made_for: Sequence[Sequence[Any]], heads: Sequence[Head]) -> float:
+    """The share of the loss, in [0, 1], that lies on other heads or classes than it did: the total variation distance.
+
+    made_for: [name, kind, classes, weight] of each head before.
+    """
+    before = _shares({(name, kind, frozenset(classes)): weight for name, kind, classes, weight in made_for})
+    now = _shares({(head.name, head.kind, frozenset(head.classes)): head.weight for head in heads})
+    if not before or not now:
+        return float(before != now)
+    return sum(abs(before.get(head, 0.0) - now.get(head, 0.0)) for head in before.keys() | now.keys()) / 2
+
+
+def _shares(weights: dict[Any, float]) -> dict[Any, float]:
+    total = sum(weights.values())
+    return {head: weight / total if total else 1 / len(weights) for head, weight in weights.items()}
+
+
+def moved(before: Snapshot, now: Snapshot) -> bool:
+    """Whether a task or group that was trained on lies in another fold now: its backbone would have seen it.
+
+    It happens when a task is given to another patient, or when deleted images are imported again.
+    """
+    rows = np.flatnonzero(before.labelled).tolist()
+    fold_of: dict[Any, int] = {}
+    for row in rows:
+        fold_of[str(before.groups[row])] = int(before.folds[row])
+        fold_of[int(before.ids[row]), str(before.pixels[row])] = int(before.folds[row])
+    return any(
+        fold_of.get(key, fold) != fold
+        for task, pixels, group, fold in zip(
+            now.ids.tolist(), now.pixels.tolist(), now.groups.tolist(), now.folds.tolist(), strict=True
+        )
+        for key in (group, (task, pixels))
+    )
+
+
+def changed_share(before: Snapshot, now: Snapshot, order: Mapping[str, NDArray[np.intp]]) -> float:
+    """New, changed or withdrawn labels of training tasks, as a share of the tasks that were labelled `before`.
+
+    order: the heads to compare, with the columns `before` in which their classes of now lay.
+    """
+    old = _labels(before, [before.targets[head][:, where] for head, where in order.items()])
+    new = _labels(now, [now.targets[head] for head in order])
     changed = sum(old.get(task) != new.get(task) for task in old.keys() | new.keys())
     return changed / max(len(old), 1)
 
 
-def _labels(taken: Snapshot, heads: Sequence[Head]) -> dict[int, bytes]:
-    joined = np.concatenate([taken.targets[head.name] for head in heads], axis=1)
-    return {int(taken.ids[row]): joined[row].tobytes() for row in np.flatnonzero(taken.labelled)}
+def _labels(taken: Snapshot, targets: list[NDArray[np.float32]]) -> dict[int, bytes]:
+    joined = np.ascontiguousarray(np.concatenate(targets, axis=1))
+    labelled = ~np.isnan(joined).all(axis=1) & (taken.folds != HOLDOUT)
+    return {int(taken.ids[row]): joined[row].tobytes() for row in np.flatnonzero(labelled)}
 
 
 def _made_for(heads: Sequence[Head], config: LearningConfig) -> dict[str, Any]:

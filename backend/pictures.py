@@ -1,16 +1,19 @@
 """The cycle's first steps: every task's image becomes pixels on disk, and every task gets its fold."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import structlog
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from backend.learning import folds
 from backend.learning.decode import ImageError, decode
 from backend.registry import Registry, whole
 from backend.settings import Settings
+from backend.snapshot import Snapshot
 from tasks.images import Images, ImageUnavailable
 from tasks.labels import settle
 from tasks.schema import Schema
@@ -24,6 +27,14 @@ WORKERS = 4  # downloads at a time
 HOLDOUT_SHARE = 0.15  # of the tasks, by group; frozen, never trained on
 
 
+def unread(session: Session, project_id: int) -> Sequence[int]:
+    """The tasks whose image was not looked at yet: new ones, and those that were given another image."""
+    query = select(Task.id).where(
+        Task.project_id == project_id, Task.deleted_at.is_(None), Task.pixels.is_(None), Task.image_error.is_(None)
+    )
+    return session.scalars(query.order_by(Task.id)).all()
+
+
 def read_images(
     store: Store,
     images: Images,
@@ -31,20 +42,22 @@ def read_images(
     settings: Settings,
     project_id: int,
     progress: Callable[[int, int], None],
+    *,
+    failed: bool = True,
 ) -> None:
     """Fetch and decode what has no pixels of the set size yet.
 
-    A bad image costs its own task: the reason is kept in `task.image_error` and tried again at the next cycle.
+    A bad image costs its own task: the reason is kept in `task.image_error`, and it is tried again where those that
+    `failed` are asked for, at the next cycle.
     """
     size = settings.image_size
+    query = select(Task.id, Task.image, Task.pixels).where(Task.project_id == project_id, Task.deleted_at.is_(None))
     with store.begin() as session:
-        rows = session.execute(
-            select(Task.id, Task.image, Task.pixels).where(Task.project_id == project_id, Task.deleted_at.is_(None))
-        ).all()
+        rows = session.execute(query if failed else query.where(Task.image_error.is_(None))).all()
     missing = [(row.id, row.image) for row in rows if not row.pixels or not registry.pixels(size, row.pixels).exists()]
     for start in range(0, len(missing), CHUNK):
         chunk = missing[start : start + CHUNK]
-        outcome = {}
+        urls, outcome = dict(chunk), {}
         for index, data in images.fetch_many([image for _, image in chunk], project_id, WORKERS):
             task_id = chunk[index][0]
             outcome[task_id] = _to_pixels(data, registry, size, int(settings.max_megapixels * 1e6))
@@ -52,8 +65,17 @@ def read_images(
                 log.warning("image cannot be used", project=project_id, task=task_id, reason=outcome[task_id][1])
         with store.begin() as session:
             for task in session.scalars(select(Task).where(Task.project_id == project_id, Task.id.in_(list(outcome)))):
-                task.pixels, task.image_error = outcome[task.id]
+                if task.image == urls[task.id]:  # else it was given another one while we read
+                    task.pixels, task.image_error = outcome[task.id]
         progress(start + len(chunk), len(missing))
+
+
+def _folds_in(snapshot: Path) -> dict[str, int]:
+    """The fold of each group in a snapshot; none where there is no such file."""
+    if not snapshot.exists():
+        return {}
+    taken = Snapshot.load(snapshot)
+    return dict(zip(taken.groups.tolist(), taken.folds.tolist(), strict=True))
 
 
 def _to_pixels(
@@ -74,15 +96,16 @@ def _to_pixels(
     return digest, None
 
 
-def assign_folds(store: Store, schema: Schema, settings: Settings, project_id: int) -> None:
-    """Give every readable task that has none a fold, by its group, balanced over the heaviest head's labels."""
+def assign_folds(store: Store, schema: Schema, settings: Settings, project_id: int, before: Path) -> None:
+    """Give every readable task that has none a fold, by its group, balanced over the heaviest head's labels.
+
+    A group keeps the fold it ever had, also where all its tasks were deleted and are imported again: by the store,
+    and by the snapshot of the last version (`before`, if there is one), since a new task may take a deleted one's row.
+    """
     head = max(schema.heads, key=lambda head: head.weight)
     with store.begin() as session:
-        tasks = session.scalars(
-            select(Task)
-            .where(Task.project_id == project_id, Task.deleted_at.is_(None), Task.pixels.is_not(None))
-            .order_by(Task.id)
-        ).all()
+        known = select(Task).where(Task.project_id == project_id, Task.pixels.is_not(None)).order_by(Task.id)
+        tasks = session.scalars(known.where(Task.deleted_at.is_(None))).all()
         new = [task for task in tasks if task.fold is None]
         if not new:
             return
@@ -92,7 +115,10 @@ def assign_folds(store: Store, schema: Schema, settings: Settings, project_id: i
         for task in new:
             # Without a group in the data, identical image bytes belong together.
             task.group = task.group or f"image:{task.pixels}"
-        existing = {str(task.group): task.fold for task in tasks if task.fold is not None}
+        existing = _folds_in(before)
+        for task in [*session.scalars(known.where(Task.deleted_at.is_not(None))), *tasks]:
+            if task.fold is not None:
+                existing[str(task.group)] = task.fold
         given = folds.assign(
             groups=[str(task.group) for task in tasks],
             strata=[settle(said.get(task.id, []), task.current).labels.get(head.name, ()) for task in tasks],

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from backend.learning.folds import HOLDOUT
 from backend.registry import Array, load_arrays, save_arrays
 from tasks.codec import to_targets
 from tasks.labels import Settled, settle
-from tasks.schema import Head, Labels, Schema
+from tasks.schema import Head, Labels, Schema, parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Task
 
@@ -28,7 +28,8 @@ class Snapshot:
     ids: int64 (N,). pixels: (N,) sha256 under which the image's pixels are cached. folds: int8 (N,), -1 hold-out.
     targets: per head float32 (N, C), labels to learn from (adjudicated over current), NaN rows without one.
     recorded: the same of the labels on record. adjudicated: per head bool (N,). groups: (N,).
-    annotations, updated: numbers and times of the annotations that this snapshot contains.
+    annotations, updated: numbers and times of the annotations that this snapshot contains. label_config: the XML that
+    says what the labels are; a resumed cycle goes on with it, whatever the project has by then.
     """
 
     ids: NDArray[np.int64]
@@ -40,6 +41,7 @@ class Snapshot:
     adjudicated: dict[str, NDArray[np.bool_]]
     annotations: NDArray[np.int64]
     updated: NDArray[np.str_]
+    label_config: str
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
@@ -54,6 +56,29 @@ class Snapshot:
         """The heads with enough labels to learn: MIN_LABELS of them, and more than one answer among them."""
         return tuple(head for head in heads if _learnable(self.targets[head.name][self.folds != HOLDOUT]))
 
+    def of(self, rows: NDArray[np.intp]) -> "Snapshot":
+        """Only these tasks."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            pixels=self.pixels[rows],
+            folds=self.folds[rows],
+            groups=self.groups[rows],
+            targets={head: target[rows] for head, target in self.targets.items()},
+            recorded={head: target[rows] for head, target in self.recorded.items()},
+            adjudicated={head: given[rows] for head, given in self.adjudicated.items()},
+        )
+
+    def learnt_from(self, head: Head) -> str:
+        """sha256 (hex) over all that the weights of one head are fitted to, whatever the order of its classes."""
+        target = self.targets[head.name]
+        rows = np.flatnonzero(~np.isnan(target).any(axis=1) & (self.folds != HOLDOUT))
+        order = np.argsort(np.array(head.classes))
+        digest = hashlib.sha256("\n".join([*self.pixels[rows], *self.groups[rows]]).encode())
+        for array in (self.ids, self.folds, self.adjudicated[head.name], target[:, order]):
+            digest.update(np.ascontiguousarray(array[rows]).tobytes())
+        return digest.hexdigest()
+
     def fingerprint(self) -> str:
         """sha256 (hex) over what is learnt from: images, folds and labels."""
         digest = hashlib.sha256(self.ids.tobytes() + self.pixels.tobytes() + self.folds.tobytes())
@@ -64,6 +89,7 @@ class Snapshot:
     def save(self, path: Path) -> None:
         """Write it as one file."""
         flat = {name: getattr(self, name) for name in ("ids", "pixels", "folds", "groups", "annotations", "updated")}
+        flat["label_config"] = np.array(self.label_config)
         for part in ("targets", "recorded", "adjudicated"):
             flat |= {f"{part}:{head}": array for head, array in getattr(self, part).items()}
         save_arrays(path, flat)
@@ -79,6 +105,7 @@ class Snapshot:
                 parts[part][head] = array
             else:
                 plain[name] = array
+        plain["label_config"] = str(plain["label_config"])
         return cls(**plain, **cast(Any, parts))
 
 
@@ -87,8 +114,9 @@ def _learnable(target: NDArray[np.float32]) -> bool:
     return len(given) >= MIN_LABELS and len(np.unique(given, axis=0)) > 1
 
 
-def take(store: Store, schema: Schema, project_id: int) -> Snapshot:
-    """Read the project's tasks and settle their labels."""
+def take(store: Store, label_config: str, project_id: int) -> Snapshot:
+    """Read the project's tasks and settle their labels, as far as this label config knows them."""
+    schema = parse_label_config(label_config)
     with store.begin() as session:
         tasks = session.scalars(
             select(Task)
@@ -115,6 +143,7 @@ def take(store: Store, schema: Schema, project_id: int) -> Snapshot:
         adjudicated=_adjudicated(schema.heads, settled),
         annotations=np.array([row.id for row in annotations], dtype=np.int64),
         updated=np.array([row.updated_at for row in annotations], dtype=np.str_),
+        label_config=label_config,
     )
 
 
