@@ -5,12 +5,14 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from backend import acquisition, members
 from backend.acquisition import AcquisitionError, Pool
+from backend.scored import Scored
 from tasks.schema import Head
 
 DOC = Path(__file__).parents[2] / "docs" / "acquisition.md"
@@ -141,3 +143,62 @@ def test_without_a_file_the_mean_is_the_one_member(tmp_path: Path) -> None:
     mean = np.array([[0.2, 0.8]], dtype=np.float32)
     found = members.load(tmp_path / "members.npz", np.array([1]), {"bom": mean})
     assert np.array_equal(found["bom"], mean[None])
+
+
+# In the queue: `world` is a project of 120 tasks, the last 20 of them in the hold-out, with a version of one head.
+
+BACKWARDS = """
+def acquire(pool):
+    global asked
+    asked = pool
+    return pool.ids / 1000
+"""
+
+
+def test_it_orders_the_queue_in_the_hybrids_place(world: Any, module: Callable[[str, str], str]) -> None:
+    world.settings = world.settings.model_copy(update={"acquisition": module("backwards", BACKWARDS)})
+    world.annotate(50)
+    world.extend(40)
+    rows = world.published()
+    ranked = [row for row in rows if row.kind == "ranked"]
+    taken = {row.task_id for row in rows if row.kind != "ranked"}
+    assert [row.task_id for row in ranked] == [task for task in range(100, 0, -1) if task not in taken][: len(ranked)]
+    assert [row.score for row in ranked] == pytest.approx([row.task_id / 1000 for row in ranked])
+    assert all("Why now: the project's own measure." in row.why for row in ranked)
+    assert {row.kind for row in rows} == {"ranked", "control", "blind", "holdout"}
+    assert acquisition.alarms(world.registry.version(1, 1)) == []
+
+    scores = Scored.load(world.registry.version(1, 1) / "predictions.npz").scores
+    given = sys.modules["backwards"].asked
+    assert given.ids.tolist() == [task for task in range(1, 101) if task != 50] and given.count == 40
+    assert given.embeddings.shape == (99, 8) and given.reference.shape == (1, 8)
+    assert given.members["bom"].shape == (1, 99, 2)
+    assert np.array_equal(given.recorded["bom"], np.tile([1, 0], (99, 1)))
+    assert np.array_equal(given.uncertainty[:49], scores.uncertainty[:49])
+
+    world.extend(10)  # a refill asks again, for what is left
+    assert set(sys.modules["backwards"].asked.ids) == set(given.ids) - {row.task_id for row in rows}
+
+
+def test_when_it_fails_the_hybrid_orders_and_says_so(
+    make_world: Any, tmp_path: Path, module: Callable[[str, str], str]
+) -> None:
+    orders = []
+    for folder, name in (("without", ""), ("with", module("failing", "def acquire(pool):\n    return pool.nothing\n"))):
+        (tmp_path / folder).mkdir()
+        world = make_world(tmp_path / folder)
+        world.settings = world.settings.model_copy(update={"acquisition": name})
+        world.extend(40)
+        orders.append([(row.task_id, row.kind, row.score, row.why) for row in world.published()])
+    assert orders[0] == orders[1]
+    (alarm,) = acquisition.alarms(world.registry.version(1, 1))
+    assert alarm.startswith("acquisition 'failing:acquire' failed: AttributeError: ")
+
+
+def test_before_anything_is_learnt_it_is_not_asked(
+    make_world: Any, tmp_path: Path, module: Callable[[str, str], str]
+) -> None:
+    world = make_world(tmp_path, learnt=False)
+    world.settings = world.settings.model_copy(update={"acquisition": module("failing", "acquire = None\n")})
+    assert world.extend(10) == 10
+    assert acquisition.alarms(world.registry.version(1, 1)) == []
