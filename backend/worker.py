@@ -100,7 +100,7 @@ class Worker:
         while not ended.wait(BEAT):
             cycle = self._cycle if self._cycle is not None and self._cycle.thread.is_alive() else None
             try:
-                held = jobs.renew(self.store, self.me, cycle and cycle.job)
+                held = jobs.renew(self.store, self.me, None if cycle is None else cycle.job)
             except OperationalError as error:
                 log.warning("no sign of life could be given", error=str(error))
                 continue
