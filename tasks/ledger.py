@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from tasks.tables import Entry, Project
+from tasks.store import lock_project
+from tasks.tables import Entry
 
 ROOT = "0" * 64
 BLOCK = 500  # entries read at a time
@@ -49,20 +50,6 @@ def digest(entry: Entry) -> str:
     return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
-def hold(session: Session, project_id: int) -> None:
-    """Let every other writer of the project's chain wait until this session's transaction ends.
-
-    Who reads the store to decide what to append holds it first: two workers must not find the same change.
-    """
-    transaction = session.get_transaction() or session.begin()
-    if session.info.get("ledger", (None, {}))[0] is not transaction:
-        session.info["ledger"] = (transaction, {})
-    held = session.info["ledger"][1]
-    if project_id not in held:
-        session.execute(update(Project).where(Project.id == project_id).values(id=project_id))
-        held[project_id] = None  # the time of its entries, once there is one
-
-
 def append(
     session: Session,
     project_id: int,
@@ -78,16 +65,20 @@ def append(
     All entries of a transaction bear one time, later than any before it, whatever the clock does: the entries up to a
     time are always what some transactions wrote, whole.
     """
-    hold(session, project_id)
+    transaction = session.get_transaction() or session.begin()
+    if session.info.get("ledger", (None, {}))[0] is not transaction:
+        session.info["ledger"] = (transaction, {})
+    times = session.info["ledger"][1]
+    if project_id not in times:
+        lock_project(session, project_id)  # every other writer of this chain waits for our commit
     last = session.execute(
         select(Entry.hash, Entry.at).where(Entry.project_id == project_id).order_by(Entry.seq.desc()).limit(1)
     ).first()
-    held = session.info["ledger"][1]
-    if held[project_id] is None:
-        held[project_id] = _after(last.at if last else None)
+    if project_id not in times:
+        times[project_id] = _after(last.at if last else None)
     entry = Entry(
         project_id=project_id,
-        at=held[project_id],
+        at=times[project_id],
         event=event,
         task_id=task_id,
         annotation_id=annotation_id,
@@ -153,8 +144,8 @@ def verify(session: Session, project_id: int, kept: Iterable[Head] = ()) -> list
 def action(origin: str, flagged: bool, before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> str:
     """What an annotation does to its task, by its labels and the labels that held before.
 
-    imported, machine, empty and skipped (annotations of that origin); flagged; labelled (nothing was known of what it
-    answers), confirmed (it says the same of all that was known) or corrected.
+    earlier, imported, machine, empty and skipped (annotations of that origin); flagged; labelled (nothing was known
+    of what it answers), confirmed (it says the same of all that was known) or corrected.
     """
     if origin != "person":
         return origin

@@ -60,7 +60,7 @@ def reconcile(
         full = full or cursor is None or time.time() - (project.full_sync_at or 0.0) > FULL_EVERY
         first = project.full_sync_at is None
 
-    changes = Changes(full=full, first=first)
+    changes = Changes(full=full)
     # Read before the pages: what changes behind our back while they are read lies after it.
     newest = client.newest_change(project_id)
     seen: set[int] = set()
@@ -69,7 +69,7 @@ def reconcile(
         for page in pages:
             with store.begin() as session:
                 lock_project(session, project_id)  # what is compared must not change before it is written
-                apply_page(session, project_id, schema, page, changes)
+                apply_page(session, project_id, schema, page, changes, first=first)
             seen.update(row["id"] for row in page)
             if progress is not None:
                 progress(len(seen), max(remote["task_number"], len(seen)))

@@ -29,14 +29,15 @@ class Changes:
     tasks: int = 0
     annotations: int = 0  # created, changed or deleted
     full: bool = False
-    first: bool = False  # the first pass ever: what it finds was there before the project was connected
 
 
-def apply_page(session: Session, project_id: int, schema: Schema, page: list[Remote], changes: Changes) -> None:
+def apply_page(
+    session: Session, project_id: int, schema: Schema, page: list[Remote], changes: Changes, *, first: bool = False
+) -> None:
     """Make the store equal to these tasks as Label Studio shows them, and count what differed.
 
     In a full pass (`changes.full`) annotations are also read again whose times are the same, since the label config
-    may say otherwise of them now.
+    may say otherwise of them now. In the first pass ever (`first`) what people annotated is older than our connection.
     """
     ids = [row["id"] for row in page]
     there = {remote["id"]: remote for row in page for remote in row.get("annotations", [])}
@@ -76,7 +77,7 @@ def apply_page(session: Session, project_id: int, schema: Schema, page: list[Rem
                 said[row["id"]],
                 remote,
                 reread=changes.full,
-                first=changes.first,
+                first=first,
             )
             changes.annotations += changed
 

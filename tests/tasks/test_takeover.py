@@ -198,6 +198,7 @@ def test_a_changed_label_config_reads_everything_again(scene: Make) -> None:
 def test_learnt_annotations_stay_learnt_until_they_say_something_else(scene: Make) -> None:
     s = scene(1)
     (task,) = s.ids()
+    s.reconcile()
     annotation = s.submit(task, s.choices(bom="benign"))
     s.reconcile()
     with s.store.begin() as session:
