@@ -172,20 +172,6 @@ def disconnection_changes(
     return changes
 
 
-def disconnect(
-    client: Client,
-    project_id: int,
-    connection: Connection,
-    sampling_before: str = DEFAULT_SAMPLING,
-    versions: Collection[str] = (),
-) -> list[str]:
-    """Make the changes of `disconnection_changes`; returns a sentence for each."""
-    changes = disconnection_changes(client, project_id, connection, sampling_before, versions)
-    for change in changes:
-        change.apply()
-    return [change.what for change in changes]
-
-
 def repair_webhook(client: Client, project_id: int, connection: Connection) -> list[str]:
     """Bring our webhook back to what `connect` made of it; one call when nothing happened to it.
 
