@@ -37,7 +37,7 @@ def create_app(settings: Settings) -> Flask:
     """The WSGI application over the store and the bell that `settings` name; its threads share both."""
     app = Flask("second_look", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 2**20
-    store = Store.open(settings.database)
+    store = Store.open(settings.database, settings.migrations_url)
     bell = jobs.Bell(settings)
     live = Live(store, settings)
     telemetry = Telemetry(settings, store)

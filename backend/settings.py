@@ -42,6 +42,11 @@ class Settings(BaseSettings):
     )
     state_dir: Path = Field(Path("second-look-state"), description="Folder of models, image cache and SQLite files")
     database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state folder")
+    migrations_url: str = Field(
+        "",
+        description="The same PostgreSQL under the role that owns the tables, for migrations; then the role of the"
+        " database URL cannot change what the ledger holds. Empty: the database URL",
+    )
     redis_url: str = Field("", description="Redis that wakes the worker; empty: a SQLite file in the state folder")
 
     host: str = Field("127.0.0.1", description="Address the backend listens on; others than loopback need a password")

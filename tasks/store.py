@@ -9,15 +9,20 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event, make_url, text, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from tasks.tables import Project
+from tasks.tables import Base, Entry, Project
 
+FORBIDDEN = "42501"  # PostgreSQL's insufficient_privilege
 MIGRATIONS = Path(__file__).parent / "migrations"
 TURNS = 20262  # the first half of PostgreSQL's lock numbers, which other programs may use as well
 # A machine that vanishes without a word is noticed within a minute, on both sides, and its locks are given up.
 KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+
+
+class MigrationRefused(RuntimeError):
+    """The store is of another release, and the role that opened it may not change its tables."""
 
 
 class Store:
@@ -27,8 +32,12 @@ class Store:
         self.engine = engine
 
     @classmethod
-    def open(cls, url: str) -> "Store":
-        """Connect to `url` and migrate it; raises SQLAlchemy's errors when it cannot be reached."""
+    def open(cls, url: str, migrations_url: str = "") -> "Store":
+        """Connect to `url` and migrate it; raises SQLAlchemy's errors when it cannot be reached.
+
+        migrations_url: the same PostgreSQL database under a role that owns the tables. The role of `url` then gets all
+        rights on them but to change what the ledger holds. Raises MigrationRefused when a role may not migrate.
+        """
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             path = Path(parsed.database or "")
@@ -44,13 +53,29 @@ class Store:
             alive = KEEPALIVES | {"connect_timeout": 10}
             engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=alive)
             event.listen(engine, "connect", _prepare_postgresql)
-            _migrate(engine)
+            if migrations_url:
+                owner = create_engine(make_url(migrations_url), hide_parameters=True, connect_args=alive)
+                _migrate(owner)
+                _grant(owner, parsed.username or "")
+                owner.dispose()
+            else:
+                _migrate(engine)
         return cls(engine)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """A session in a transaction: committed at the end, rolled back when an exception leaves it."""
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A session that reads everything as it is at one moment, whatever others write meanwhile."""
+        with self.begin() as session:
+            if self.engine.dialect.name == "sqlite":
+                session.execute(text("BEGIN"))  # the driver would begin at the first write
+            else:
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             yield session
 
     @contextmanager
@@ -152,4 +177,33 @@ def _migrate(engine: Engine) -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", None) != FORBIDDEN:
+                raise
+            raise MigrationRefused(
+                f"the database's tables are not those of this release, and the role {engine.url.username!r} may not"
+                " change them: set SECOND_LOOK_MIGRATIONS_URL to a URL of their owner, and start serve or the worker"
+            ) from error
+
+
+def _grant(owner: Engine, role: str) -> None:
+    """Let the service's role work with the tables; in the ledger it may read and add, and nothing else."""
+    with owner.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(20262)"))  # as migrations: two grants at once collide
+        if connection.scalar(text("SELECT current_user")) == role:
+            return
+        quote = connection.dialect.identifier_preparer.quote
+        schema, ledger, service = (
+            quote(name) for name in (connection.dialect.default_schema_name or "public", Entry.__tablename__, role)
+        )
+        others = ", ".join(quote(name) for name in Base.metadata.tables if name != Entry.__tablename__)
+        for statement in (
+            f"REVOKE ALL ON {ledger} FROM {service}",
+            f"GRANT SELECT, INSERT ON {ledger} TO {service}",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {others} TO {service}",
+            f"GRANT SELECT ON alembic_version TO {service}",
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {service}",
+        ):
+            connection.execute(text(statement))

@@ -4,6 +4,7 @@ import logging
 
 import typer
 
+from backend.cli.auditing import audit
 from backend.cli.connecting import disconnect, setup
 from backend.cli.demonstration import demo, phantoms
 from backend.cli.examining import doctor
@@ -23,3 +24,4 @@ def configure() -> None:
 
 for command in (demo, phantoms, setup, disconnect, serve, worker, status, doctor, cycle, rank):
     app.command()(command)
+app.add_typer(audit, name="audit")

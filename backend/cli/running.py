@@ -23,7 +23,7 @@ def serve(as_json: Json = False) -> None:
         check_listen(chosen)
     except ListenRefused as error:
         raise fail(str(error)) from error
-    Store.open(chosen.database)  # migrate once, before several web workers would
+    Store.open(chosen.database, chosen.migrations_url)  # migrate once, before several web workers would
     if as_json:
         os.environ["SECOND_LOOK_LOG_FORMAT"] = "json"
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are the worker's; web threads only look things up
@@ -59,7 +59,7 @@ def _worker(log_format: Literal["json"] | None = None) -> Any:
     logs.configure(log_format or chosen.log_format, secrets=secrets)
     if not chosen.label_studio_token.get_secret_value():
         raise fail("set SECOND_LOOK_LABEL_STUDIO_TOKEN to a personal access token of Label Studio")
-    return Worker(chosen, Store.open(chosen.database))
+    return Worker(chosen, Store.open(chosen.database, chosen.migrations_url))
 
 
 def cycle(project: ProjectOption = None, as_json: Json = False) -> None:
