@@ -1,13 +1,12 @@
 """The cycle's first steps: every task's image becomes pixels on disk, and every task gets its fold."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import structlog
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from backend.learning import folds
 from backend.learning.decode import ImageError, decode
@@ -27,14 +26,6 @@ WORKERS = 4  # downloads at a time
 HOLDOUT_SHARE = 0.15  # of the tasks, by group; frozen, never trained on
 
 
-def unread(session: Session, project_id: int) -> Sequence[int]:
-    """The tasks whose image was not looked at yet: new ones, and those that were given another image."""
-    query = select(Task.id).where(
-        Task.project_id == project_id, Task.deleted_at.is_(None), Task.pixels.is_(None), Task.image_error.is_(None)
-    )
-    return session.scalars(query.order_by(Task.id)).all()
-
-
 def read_images(
     store: Store,
     images: Images,
@@ -44,8 +35,8 @@ def read_images(
     progress: Callable[[int, int], None],
     *,
     failed: bool = True,
-) -> None:
-    """Fetch and decode what has no pixels of the set size yet.
+) -> set[int]:
+    """Fetch and decode what has no pixels of the set size yet; returns which tasks were read.
 
     A bad image costs its own task: the reason is kept in `task.image_error`, and it is tried again where those that
     `failed` are asked for, at the next cycle.
@@ -54,6 +45,7 @@ def read_images(
     query = select(Task.id, Task.image, Task.pixels).where(Task.project_id == project_id, Task.deleted_at.is_(None))
     with store.begin() as session:
         rows = session.execute(query if failed else query.where(Task.image_error.is_(None))).all()
+    read = set[int]()
     missing = [(row.id, row.image) for row in rows if not row.pixels or not registry.pixels(size, row.pixels).exists()]
     for start in range(0, len(missing), CHUNK):
         chunk = missing[start : start + CHUNK]
@@ -67,7 +59,9 @@ def read_images(
             for task in session.scalars(select(Task).where(Task.project_id == project_id, Task.id.in_(list(outcome)))):
                 if task.image == urls[task.id]:  # else it was given another one while we read
                     task.pixels, task.image_error = outcome[task.id]
+                    read.add(task.id)
         progress(start + len(chunk), len(missing))
+    return read
 
 
 def _folds_in(snapshot: Path) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""When a project's next training is due."""
+"""When a project's next training is due, and when tasks that came later are to be caught up with."""
 
 import time
 
@@ -13,7 +13,7 @@ from tasks.tables import Annotation, Job, Project, Task, Version
 LEAST = 50  # annotations, unless the setting says otherwise
 SHARE = 0.005  # of the labels
 REST = 2.0  # times the last training's duration until the next
-AFTER_FAILURE = 600.0  # seconds before a failed training is tried again unasked
+AFTER_FAILURE = 600.0  # seconds before a failed job is tried again unasked
 
 
 def pending(session: Session, project_id: int) -> int:
@@ -61,3 +61,38 @@ def training_due(store: Store, settings: Settings, project_id: int) -> str | Non
         if waiting < needed or time.time() - version.created_at < REST * version.seconds:
             return None
         return f"{waiting} new or changed annotations, {needed} make a training due"
+
+
+def unread(session: Session, project_id: int) -> int:
+    """Tasks whose image was not looked at yet: new ones, and those that were given another image."""
+    query = select(func.count()).where(
+        Task.project_id == project_id, Task.deleted_at.is_(None), Task.pixels.is_(None), Task.image_error.is_(None)
+    )
+    return session.scalar(query) or 0
+
+
+def catch_up_due(store: Store, project_id: int) -> str | None:
+    """Why tasks are to be read and ranked by the newest version now; None when not, or while another job sees to it.
+
+    A training that failed may have read images that no version has scored. Where the probabilities were made
+    elsewhere, there is nothing to predict with.
+    """
+    with store.begin() as session:
+        project = session.get_one(Project, project_id)
+        if project.version is None or project.probabilities is not None:
+            return None
+        jobs = select(Job).where(Job.project_id == project_id)
+        if session.scalars(jobs.where(Job.state.in_(["queued", "running"])).limit(1)).first() is not None:
+            return None
+        latest = session.scalars(jobs.order_by(Job.id.desc()).limit(1)).first()
+        failed = latest is not None and latest.state == "failed"
+        if latest is not None and latest.kind == "catch-up":
+            # Images that come one at a time must not keep a machine busy, nor may a fault.
+            ended = latest.finished_at or 0.0
+            rest = AFTER_FAILURE if failed else ended - (latest.started_at or ended)
+            if time.time() - ended < rest:
+                return None
+        waiting = unread(session, project_id)
+        if waiting:
+            return f"{waiting} new or changed images"
+        return "what a failed job has read" if failed else None

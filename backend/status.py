@@ -3,12 +3,13 @@
 import time
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from backend import jobs, schedule
 from backend.settings import Settings
 from tasks import queue
+from tasks.schema import parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Entry, Job, Project, Published, Task, Version
 
@@ -42,6 +43,10 @@ def of_project(store: Store, settings: Settings, project_id: int) -> dict[str, A
             "tasks": tasks,
             "tasks_open": _count(session, Task, project_id, Task.deleted_at.is_(None), Task.is_labeled.is_(False)),
             "images_failed": _failed_images(session, project_id),
+            "catching_up": {
+                "waiting": schedule.unread(session, project_id),
+                "job": _job(session, project_id, Job.kind == "catch-up"),
+            },
             "tasks_with_problems": _problems(session, project_id),
             "annotations": _count(
                 session, Annotation, project_id, Annotation.deleted_at.is_(None), Annotation.origin == "person"
@@ -50,16 +55,22 @@ def of_project(store: Store, settings: Settings, project_id: int) -> dict[str, A
             "model": _model(session, project),
             "queue": {
                 "published": None if project.published is None else queue.queue_name(project.published),
-                "size": _count(session, Published, project_id, Published.version == (project.published or 0)),
+                "size": _published(session, project_id, project.published or 0),
                 "open": waiting,
             },
             "training": {
                 "new_annotations": pending,
                 "needed": needed,
                 "labels_until_next": max(needed - pending, 0),
-                "job": _job(session, project_id),
+                "job": _job(session, project_id, Job.kind != "catch-up"),
             },
         }
+
+
+def _published(session: Session, project_id: int, version: int) -> int:
+    """Tasks of an order that are still there."""
+    gone = select(Task.id).where(Task.project_id == project_id, Task.deleted_at.is_not(None))
+    return _count(session, Published, project_id, Published.version == version, Published.task_id.not_in(gone))
 
 
 def _count(session: Session, table: type[Any], project_id: int, *conditions: Any) -> int:
@@ -77,7 +88,9 @@ def _failed_images(session: Session, project_id: int) -> dict[str, Any]:
 
 
 def _problems(session: Session, project_id: int) -> list[dict[str, Any]]:
-    rows = session.execute(select(Task.id, Task.problems).where(Task.project_id == project_id))
+    rows = session.execute(
+        select(Task.id, Task.problems).where(Task.project_id == project_id, Task.deleted_at.is_(None))
+    )
     return [{"task": row.id, "problems": row.problems} for row in rows if row.problems][:FAILED_SHOWN]
 
 
@@ -90,13 +103,21 @@ def _model(session: Session, project: Project) -> dict[str, Any] | None:
         "labels": version.labels,
         "seconds": round(version.seconds, 1),
         "holdout": version.metrics,
+        "archived": _archived(session, project),
     }
 
 
-def _job(session: Session, project_id: int) -> dict[str, Any] | None:
+def _archived(session: Session, project: Project) -> dict[str, int]:
+    """Heads that the label config no longer has, with the last version whose folder holds their weights."""
+    heads = {head.name for head in parse_label_config(project.label_config).heads}
+    versions = session.scalars(select(Version).where(Version.project_id == project.id).order_by(Version.number))
+    return {head: version.number for version in versions for head in version.metrics if head not in heads}
+
+
+def _job(session: Session, project_id: int, kind: ColumnElement[bool]) -> dict[str, Any] | None:
     job = session.scalars(
         select(Job)
-        .where(Job.project_id == project_id)
+        .where(Job.project_id == project_id, kind)
         .order_by((Job.state == "running").desc(), Job.id.desc())
         .limit(1)
     ).first()
@@ -104,6 +125,7 @@ def _job(session: Session, project_id: int) -> dict[str, Any] | None:
         return None
     return {
         "id": job.id,
+        "kind": job.kind,
         "state": job.state,
         "reason": job.reason,
         "step": job.step,

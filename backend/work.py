@@ -2,6 +2,7 @@
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,8 +33,8 @@ class Stopped(Exception):
     """The worker is to stop: the job is left as it is, for the next worker to go on with."""
 
 
-class Work:
-    """One job of a project."""
+class Work(ABC):
+    """One job of a project, safe to kill anywhere and run again."""
 
     kind: str
 
@@ -52,6 +53,10 @@ class Work:
         self.settings, self.job_id, self.project_id = settings, job_id, project_id
         self.stopping = stopping
         self._reported = 0.0
+
+    @abstractmethod
+    def run(self) -> int:
+        """Run the job, or go on with it. Raises Stopped, and whatever makes the job fail."""
 
     def _begin(self, step: str, version: int) -> Progress:
         """Name the step in the job, and give it a function to report progress to."""

@@ -16,12 +16,14 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from backend import connection, jobs, plan, schedule
-from backend.cycle import Cycle, Stopped
+from backend import connection, jobs, plan, renewal, schedule
+from backend.catch_up import CatchUp
+from backend.cycle import Cycle
 from backend.image_source import open_images
 from backend.label_studio import open_client
 from backend.registry import Registry
 from backend.settings import Settings
+from backend.work import Stopped, Work
 from tasks import pace, queue, reopen, sync
 from tasks.client import LabelStudioError
 from tasks.schema import SchemaError
@@ -30,6 +32,7 @@ from tasks.tables import Job, Project
 
 log = structlog.get_logger()
 
+KINDS: dict[str, type[Work]] = {work.kind: work for work in (Cycle, CatchUp)}
 BREATH = 0.25  # seconds between two looks at the bell
 DEBOUNCE = 1.0  # seconds between two reconciles of a ringing bell
 SWEEP_EVERY = 600.0  # seconds between two looks for predictions that nobody needs
@@ -168,13 +171,16 @@ class Worker:
         published, settings = project.published, self.settings.tuned(project.extra_params)
         if published is not None:
             self._serve(project_id, published)  # also what a kill left undone
+            renewal.withdraw(self.store, self.client, settings, project_id)
             for person in pace.short_of_tasks(self.store, self.client, project_id):
                 self._refill(project_id, published, settings, person)
             if sweeping:
                 queue.sweep(self.store, self.client, project_id, self.settings.task_lock_hours)
         reopen.close(self.store, self.client, project_id)
         if reason := schedule.training_due(self.store, settings, project_id):
-            jobs.request(self.store, project_id, "cycle", reason)
+            jobs.request(self.store, project_id, Cycle.kind, reason)
+        if reason := schedule.catch_up_due(self.store, project_id):
+            jobs.request(self.store, project_id, CatchUp.kind, reason)
         return repaired
 
     def _serve(self, project_id: int, version: int) -> None:
@@ -203,7 +209,7 @@ class Worker:
             thread.start()
 
     def _run_cycle(self, job: Job, stopping: threading.Event) -> None:
-        cycle = Cycle(
+        work = KINDS[job.kind](
             self.store,
             self.client,
             self.images,
@@ -214,12 +220,12 @@ class Worker:
             stopping,
         )
         try:
-            cycle.run()
+            work.run()
         except Stopped:
             jobs.release(self.store, job.id, self.me)
             return
         except Exception as error:  # whatever it is, the job must say so and the others must go on
-            log.exception("cycle failed", project=job.project_id, job=job.id)
+            log.exception("job failed", project=job.project_id, job=job.id, kind=job.kind)
             jobs.finish(self.store, job.id, self.me, error=f"{type(error).__name__}: {error}")
             return
         jobs.finish(self.store, job.id, self.me)

@@ -262,6 +262,10 @@ class Client:
         answer = self._call("POST", f"/api/projects/{project_id}/import/predictions", json=body)
         return int(answer["created"])
 
+    def update_prediction(self, prediction_id: int, result: list[dict[str, Any]]) -> None:
+        """Change what a prediction shows, some nine a second. Its score stays."""
+        self._call("PATCH", f"/api/predictions/{prediction_id}/", json={"result": result})
+
     def delete_version(self, project_id: int, model_version: str) -> None:
         """Delete every prediction of that version. A submit that names one of them then fails."""
         self._call("DELETE", f"/api/projects/{project_id}/model-versions/", json={"model_version": model_version})

@@ -16,8 +16,10 @@ from sqlalchemy.orm import Session
 
 from tasks import ledger
 from tasks.client import Client, LabelStudioError
+from tasks.codec import decode_result
 from tasks.project import SAMPLING
 from tasks.ranking.interleave import Kind, queue_key
+from tasks.schema import Schema, parse_label_config
 from tasks.store import Store, lock_project
 from tasks.tables import Annotation, Project, Published, Task, Version
 
@@ -112,6 +114,7 @@ def push(store: Store, client: Client, project_id: int, version: int) -> int:
             )
         project = session.get_one(Project, project_id)
         interface = LabelInterface(project.label_config)
+        unsent = _fitting(session, parse_label_config(project.label_config), unsent)
         body = []
         for row in unsent:
             prediction = {
@@ -138,6 +141,14 @@ def push(store: Store, client: Client, project_id: int, version: int) -> int:
         raise LabelStudioError(f"{queue_name(version)}: {len(body)} predictions were sent, {created} were created")
     _record_ids(store, client, project_id, version)
     return len(body)
+
+
+def _fitting(session: Session, schema: Schema, rows: Sequence[Published]) -> list[Published]:
+    """What the present label config can show; the rest is forgotten, so that a refill plans those tasks anew."""
+    fitting = [row for row in rows if not decode_result(schema, row.shown).problems]
+    for row in set(rows).difference(fitting):
+        session.delete(row)
+    return fitting
 
 
 def _living(session: Session, project_id: int, version: int, *conditions: ColumnElement[bool]) -> Sequence[Published]:
