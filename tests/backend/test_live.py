@@ -1,14 +1,15 @@
 """Answers to /predict, from what a version left behind."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backend.live import Live
+from backend.live import KEPT, Live
 from backend.scored import Scored
-from tasks.tables import Project, Version
+from tasks.tables import Project, Task, Version
 
 
 def ask(world: Any, *numbers: int) -> list[dict[str, Any]]:
@@ -67,3 +68,45 @@ def test_a_new_version_is_noticed_without_a_restart(world) -> None:
 
 def test_thousands_of_tasks_get_one_answer_each(world) -> None:
     assert len(ask(world, *(list(range(1, 101)) * 30))) == 3000
+
+
+def test_another_image_under_a_known_number_is_not_answered_for_the_old_one(world) -> None:
+    live = Live(world.store, world.settings)
+    moved = {"id": 1, "data": {"image": "other.png", "bom": "benign"}}
+    assert shown(live.predict(1, [moved])[0]) == {"why"}
+    with world.store.begin() as session:
+        session.get_one(Task, (1, 2)).pixels = "another digest"
+        session.get_one(Task, (1, 3)).deleted_at = 1.0  # and Label Studio gave its number to a new task
+    assert [shown(answer) for answer in ask(world, 2, 3, 4)] == [{"why"}, {"why"}, {"why", "bom"}]
+
+
+def test_after_a_change_of_the_label_config_the_heads_that_are_still_there_answer(world) -> None:
+    live, task = Live(world.store, world.settings), [{"id": 1, "data": {"image": "1.png"}}]
+    config = world.store.project(1).label_config
+    before = live.predict(1, task)[0]["result"]
+    swapped = config.replace('<Choice value="benign"/><Choice value="malignant"/>', "{}").format(
+        '<Choice value="malignant"/><Choice value="benign"/>'
+    )
+    added = config.replace("<TextArea", '<Choices name="new" toName="image"><Choice value="a"/></Choices><TextArea')
+    gone = config.replace('name="bom"', 'name="other"')
+    for changed, expected in ((swapped, before[0]["value"]), (added, before[0]["value"]), (gone, None)):
+        assert changed != config
+        world.store.register_project(1, changed)
+        answer = live.predict(1, task)[0]
+        values = {result["from_name"]: result["value"] for result in answer["result"]}
+        assert values.get("bom") == expected and "why" in values
+
+
+def test_only_a_few_projects_stay_in_memory(world) -> None:
+    live = Live(world.store, world.settings)
+    files = world.registry.version(1, 1)
+    for project in range(1, KEPT + 3):
+        world.store.register_project(project, world.store.project(1).label_config)
+        folder = world.registry.version(project, 1)
+        if project > 1:
+            shutil.copytree(files, folder)
+        with world.store.begin() as session:
+            session.get_one(Project, project).version = 1
+        assert shown(live.predict(project, [{"id": 1, "data": {"image": "1.png"}}])[0]) == {"why", "bom"}
+        live.predict(1, [{"id": 1, "data": {"image": "1.png"}}])  # asked most often
+    assert len(live._loaded) == KEPT and 1 in live._loaded
