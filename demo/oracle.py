@@ -189,18 +189,26 @@ def served_order_spearman(visits: Iterable[Visit], published: Mapping[str, Mappi
     """Per published version, Spearman's correlation of the order of serving with the published score.
 
     published: version -> task id -> score, lowest first. The first time a task was served under a version counts,
-    whoever got it. 1.0 where fewer than two of a version's tasks were served.
+    whoever got it. A task that somebody held when the version took over is left out: Label Studio's lock kept it from
+    its place, and it comes to the others, out of order, when its holder skips it. 1.0 where fewer than two of a
+    version's tasks were served.
     """
     correlations = {}
     ordered = sorted(visits, key=lambda visit: visit.served_at)
     for version, scores in published.items():
-        served = list(dict.fromkeys(v.task for v in ordered if v.version == version and v.task in scores))
+        under = [visit for visit in ordered if visit.version == version and visit.task in scores]
+        held = {v.task for v in ordered if under and v.version != version and _holds(v, under[0].served_at)}
+        served = [task for task in dict.fromkeys(visit.task for visit in under) if task not in held]
         if len(served) < 2:
             correlations[version] = 1.0
         else:
             result = spearmanr(range(len(served)), [scores[task] for task in served])
             correlations[version] = round(float(result.statistic), 12)  # rounding errors are no disorder
     return correlations
+
+
+def _holds(visit: Visit, moment: float) -> bool:
+    return visit.served_at < moment and (visit.finished_at is None or visit.finished_at > moment)
 
 
 def duplicates(visits: Iterable[Visit]) -> list[Visit]:

@@ -119,6 +119,38 @@ def test_a_skip_goes_to_the_other_annotator(
     assert duplicates(admin.visits + second.visits) == []
 
 
+def test_what_was_held_while_a_version_took_over_comes_out_of_its_order(label_studio: Any) -> None:
+    made = labelstudio.create_project(label_studio.admin, "Oracle, flip", CONFIG)
+    labelstudio.import_tasks(label_studio.admin, made["id"], task_data(4), CONFIG)
+    first, second, third, _ = [task["id"] for task in labelstudio.list_tasks(label_studio.admin, made["id"])]
+    scores = {task: place / 1e6 for place, task in enumerate((first, second, third), start=1)}
+    path, why = f"/api/projects/{made['id']}", encode_why(SCHEMA, "Why.")
+
+    def publish(version: str) -> None:
+        rows = [{"task": t, "model_version": version, "score": score, "result": why} for t, score in scores.items()]
+        call(label_studio.admin, "POST", f"{path}/import/predictions", json=rows)
+        call(label_studio.admin, "PATCH", path, json={"sampling": "Uncertainty sampling", "model_version": version})
+
+    holder = Annotator(label_studio.admin, made["id"], SCHEMA, "holder")
+    other = Annotator(label_studio.annotator, made["id"], SCHEMA, "other")
+    publish("v1")
+    held = holder.next_task()
+    assert held is not None and held["id"] == first
+    publish("v2")
+    for expected in (second, third):
+        task = other.next_task()
+        assert task is not None and task["id"] == expected
+        other.submit(task, {"bom": ("benign",)}, 1.0)
+        if expected == second:
+            holder.skip(held)
+            late = other.next_task()
+            assert late is not None and late["id"] == first  # the lowest score of all, offered only now
+            other.submit(late, {"bom": ("benign",)}, 1.0)
+    assert [visit.task for visit in other.visits] == [second, first, third]
+    assert served_order_spearman(holder.visits + other.visits, {"v2": scores}) == {"v2": 1.0}
+    assert served_order_spearman(other.visits, {"v2": scores})["v2"] < 1.0  # had nobody held it
+
+
 def test_an_oracle_that_knows_nothing_skips_until_nothing_is_left(label_studio: Any) -> None:
     made = labelstudio.create_project(label_studio.admin, "Oracle, unknown", CONFIG)
     labelstudio.import_tasks(label_studio.admin, made["id"], task_data(2), CONFIG)
