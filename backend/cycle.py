@@ -13,7 +13,7 @@ import numpy as np
 import structlog
 from sqlalchemy import select
 
-from backend import backbones, jobs, pictures
+from backend import backbones, jobs, members, pictures
 from backend.carried import carried
 from backend.evaluation.metrics import evaluate
 from backend.learning import crossfit
@@ -103,7 +103,7 @@ class Cycle(Work):
         return self._embedded(folder, config, taken.pixels.tolist(), progress)
 
     def _score(
-        self, taken: Snapshot, heads: tuple[Head, ...], config: LearningConfig, folder: Path, members: list[Floats]
+        self, taken: Snapshot, heads: tuple[Head, ...], config: LearningConfig, folder: Path, points: list[Floats]
     ) -> Scored:
         """Fit the heads of every fold and score every task."""
         path = self.folder / "predictions.npz"
@@ -112,15 +112,18 @@ class Cycle(Work):
         self._begin("fitting heads", self.number)
         blocks = []
         if heads:
-            fit = self._fit(taken, heads, config, folder, members)
+            fit = self._fit(taken, heads, config, folder, points)
             save_crossfit(fit, self.folder / "heads.safetensors")
             targets = {head.name: taken.targets[head.name] for head in heads}
-            blocks = crossfit.predict(fit, members, taken.folds, crossfit.labelled_rows(targets))
+            predicted = crossfit.predict(fit, points, taken.folds, crossfit.labelled_rows(targets))
+            blocks = [(block.rows, block.members) for block in predicted]
+        if self.settings.acquisition:
+            members.save(self.folder / "members.npz", taken.ids, blocks)
         scored = score(
             taken.ids,
             taken.pixels,
             self.schema.heads,
-            [(block.rows, block.members) for block in blocks],
+            blocks,
             taken.recorded,
             self.settings.uncertainty,
             self.settings.disagreement_threshold,
@@ -134,7 +137,7 @@ class Cycle(Work):
         heads: tuple[Head, ...],
         config: LearningConfig,
         folder: Path,
-        members: list[Floats],
+        points: list[Floats],
     ) -> CrossFit:
         """The heads of every fold: taken over where nothing of theirs has changed, else fitted."""
         kept = carried(self.before, heads, {head.name: taken.learnt_from(head) for head in heads}, config, folder.name)
@@ -143,7 +146,7 @@ class Cycle(Work):
         if kept is not None and not changed:
             return kept
         fit = crossfit.cross_fit(
-            members,
+            points,
             {head.name: taken.targets[head.name] for head in changed},
             taken.folds,
             changed,
@@ -193,7 +196,8 @@ class Cycle(Work):
                     metrics=metrics,
                 )
             )
-            session.get_one(Project, self.project_id).version = self.number
+            project = session.get_one(Project, self.project_id)
+            project.version, project.probabilities = self.number, None
             learnt = dict(zip(taken.annotations.tolist(), taken.updated.tolist(), strict=True))
             for row in session.scalars(select(Annotation).where(Annotation.project_id == self.project_id)):
                 if learnt.get(row.id) == row.updated_at:

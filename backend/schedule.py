@@ -38,9 +38,16 @@ def threshold(session: Session, settings: Settings, project_id: int) -> int:
 
 
 def training_due(store: Store, settings: Settings, project_id: int) -> str | None:
-    """Why a training is due now; None when it is not, or one is queued or has just failed."""
+    """Why a training is due now; None when it is not, or one is queued or has just failed.
+
+    Probabilities that were made elsewhere are not replaced unasked.
+    """
     with store.begin() as session:
         project = session.get_one(Project, project_id)
+        unended = select(Job.id).where(Job.project_id == project_id, Job.state.in_(["queued", "running"]))
+        importing = session.scalars(unended.where(Job.kind == "probabilities").limit(1)).first() is not None
+        if project.probabilities is not None or importing:
+            return None
         jobs = select(Job).where(Job.project_id == project_id, Job.kind == "cycle")
         if session.scalars(jobs.where(Job.state == "queued")).first() is not None:
             return None

@@ -18,6 +18,7 @@ from tasks.schema import Head, Labels, Schema, parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Task
 
+NO_FOLD = -2  # of a task that was given none yet
 MIN_LABELS = 20  # labelled training tasks below which a head is not learnt yet
 
 
@@ -114,20 +115,17 @@ def _learnable(target: NDArray[np.float32]) -> bool:
     return len(given) >= MIN_LABELS and len(np.unique(given, axis=0)) > 1
 
 
-def take(store: Store, label_config: str, project_id: int) -> Snapshot:
-    """Read the project's tasks and settle their labels, as far as this label config knows them."""
+def take(store: Store, label_config: str, project_id: int, *, unread: bool = False) -> Snapshot:
+    """Read the project's tasks and settle their labels, as far as this label config knows them.
+
+    unread: also tasks whose image was not read yet, with "" for its pixels and NO_FOLD where they have none.
+    """
     schema = parse_label_config(label_config)
+    query = select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None)).order_by(Task.id)
+    if not unread:
+        query = query.where(Task.pixels.is_not(None), Task.fold.is_not(None))
     with store.begin() as session:
-        tasks = session.scalars(
-            select(Task)
-            .where(
-                Task.project_id == project_id,
-                Task.deleted_at.is_(None),
-                Task.pixels.is_not(None),
-                Task.fold.is_not(None),
-            )
-            .order_by(Task.id)
-        ).all()
+        tasks = session.scalars(query).all()
         annotations = session.scalars(select(Annotation).where(Annotation.project_id == project_id)).all()
     said: dict[int, list[Annotation]] = {}
     for annotation in annotations:
@@ -135,8 +133,8 @@ def take(store: Store, label_config: str, project_id: int) -> Snapshot:
     settled = [settle(said.get(task.id, []), task.current) for task in tasks]
     return Snapshot(
         ids=np.array([task.id for task in tasks], dtype=np.int64),
-        pixels=np.array([task.pixels for task in tasks], dtype=np.str_),
-        folds=np.array([task.fold for task in tasks], dtype=np.int8),
+        pixels=np.array([task.pixels or "" for task in tasks], dtype=np.str_),
+        folds=np.array([NO_FOLD if task.fold is None else task.fold for task in tasks], dtype=np.int8),
         groups=np.array([task.group for task in tasks], dtype=np.str_),
         targets=to_targets(schema.heads, [_known(row.labels, schema) for row in settled]),
         recorded=to_targets(schema.heads, [_known(row.current, schema) for row in settled]),

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from backend import connection, jobs, plan, renewal, schedule
+from backend import acquisition, connection, imported, jobs, plan, renewal, schedule
 from backend.catch_up import CatchUp
 from backend.cycle import Cycle
 from backend.image_source import open_images
@@ -32,7 +32,7 @@ from tasks.tables import Job, Project
 
 log = structlog.get_logger()
 
-KINDS: dict[str, type[Work]] = {work.kind: work for work in (Cycle, CatchUp)}
+KINDS: dict[str, type[Work]] = {work.kind: work for work in (Cycle, CatchUp, imported.Import)}
 BREATH = 0.25  # seconds between two looks at the bell
 DEBOUNCE = 1.0  # seconds between two reconciles of a ringing bell
 SWEEP_EVERY = 600.0  # seconds between two looks for predictions that nobody needs
@@ -181,7 +181,9 @@ class Worker:
             jobs.request(self.store, project_id, Cycle.kind, reason)
         if reason := schedule.catch_up_due(self.store, project_id):
             jobs.request(self.store, project_id, CatchUp.kind, reason)
-        return repaired
+        if settings.acquisition and published is not None:
+            repaired += acquisition.alarms(self.registry.version(project_id, published))
+        return repaired + imported.alarms(self.store, project_id)
 
     def _serve(self, project_id: int, version: int) -> None:
         """Bring a version's order to Label Studio: predictions first, without which a reopened task has no place."""

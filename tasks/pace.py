@@ -80,6 +80,8 @@ def short_of_tasks(store: Store, client: Client, project_id: int) -> list[int | 
 
 def _unpublished(store: Store, project_id: int, person: int | None) -> bool:
     """Whether there is a task to publish that this user can be served."""
+    # The order of probabilities made elsewhere goes without images.
+    imported = select(Project.probabilities).where(Project.id == project_id).scalar_subquery().is_not(None)
     with store.begin() as session:
         unpublished = (
             select(Task.id)
@@ -87,7 +89,7 @@ def _unpublished(store: Store, project_id: int, person: int | None) -> bool:
                 Task.project_id == project_id,
                 Task.deleted_at.is_(None),
                 or_(Task.is_labeled.is_(False), and_(*to_review(project_id))),
-                Task.pixels.is_not(None),
+                or_(Task.pixels.is_not(None), imported),
                 Task.id.not_in(
                     select(Published.task_id)
                     .join(Project, Project.id == Published.project_id)
