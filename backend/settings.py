@@ -64,8 +64,8 @@ class Settings(BaseSettings):
     backbone: str = Field("efficientnet_b0", description="Any timm model name")
     weights: str = Field(
         "hub",
-        description="hub (timm's ImageNet weights), scratch, or the path of a .safetensors file that was trained on none"
-        " of the project's labels",
+        description="hub (timm's ImageNet weights), scratch, or the path of a .safetensors file that was trained on"
+        " none of the project's labels",
     )
     image_size: int = Field(224, ge=32, description="Side in pixels to which images are brought")
     mode: Literal["frozen", "full"] = Field(
