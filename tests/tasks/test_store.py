@@ -1,15 +1,18 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, select, text
+from sqlalchemy import create_engine, inspect, make_url, select, text
+from sqlalchemy.exc import ProgrammingError
 
-from tasks.store import Store
-from tasks.tables import Base, Project
+from tasks import ledger
+from tasks.store import MigrationRefused, Store
+from tasks.tables import Base, Heartbeat, Project
 
 
 @pytest.fixture
@@ -142,3 +145,58 @@ def test_one_turn_follows_another(database: str, url: str, request: pytest.Fixtu
     for thread in threads:
         thread.join()
     assert most == [1] * 20
+
+
+def test_on_postgresql_the_service_adds_to_the_ledger_and_changes_nothing_of_it(
+    postgresql: Callable[[], str],
+) -> None:
+    admin = make_url(postgresql())
+    roles = {name: f'{name} of "{admin.database}"' for name in ("owner", "service")}  # names that need quotes
+    with create_engine(admin).connect() as server:
+        for role in roles.values():
+            quoted = server.dialect.identifier_preparer.quote(role)
+            server.execute(text(f"CREATE ROLE {quoted} LOGIN"))
+        owner = server.dialect.identifier_preparer.quote(roles["owner"])
+        server.execute(text(f"ALTER SCHEMA public OWNER TO {owner}"))
+        server.commit()
+    urls = {name: admin.set(username=role).render_as_string() for name, role in roles.items()}
+
+    with pytest.raises(MigrationRefused, match="SECOND_LOOK_MIGRATIONS_URL"):
+        Store.open(urls["service"])
+    for _ in range(2):
+        store = Store.open(urls["service"], urls["owner"])
+    store = Store.open(urls["service"])  # web workers need no more rights
+    store.register_project(1, "<View/>")
+    with store.begin() as session:
+        ledger.append(session, 1, "created", {"to": {}}, task_id=1)
+        session.add(Heartbeat(owner="box:1", at=1.0))
+    with store.begin() as session:
+        session.delete(session.get_one(Heartbeat, "box:1"))
+    for statement in (
+        "UPDATE ledger SET actor = 7",
+        "DELETE FROM ledger",
+        "TRUNCATE ledger",
+        "ALTER TABLE ledger DISABLE TRIGGER ledger_append_only",
+        "DROP TRIGGER ledger_append_only ON ledger",
+        "DROP TABLE ledger",
+    ):
+        with pytest.raises(ProgrammingError, match=r"permission denied|must be owner"), store.begin() as session:
+            session.execute(text(statement))
+    # Not even the owner does it by mistake.
+    with pytest.raises(ProgrammingError, match="append-only"), Store.open(urls["owner"]).begin() as session:
+        session.execute(text("TRUNCATE ledger"))
+    with store.begin() as session:
+        assert ledger.verify(session, 1) == []
+        assert ledger.head(session, 1).length == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_snapshot_sees_one_moment(database: str, url: str, request: pytest.FixtureRequest) -> None:
+    store = Store.open(url if database == "sqlite" else request.getfixturevalue("postgresql")())
+    store.register_project(1, "<View/>")
+    with store.snapshot() as session:
+        assert len(session.scalars(select(Project)).all()) == 1
+        store.register_project(2, "<View/>")
+        assert len(session.scalars(select(Project)).all()) == 1
+    with store.snapshot() as session:
+        assert len(session.scalars(select(Project)).all()) == 2
