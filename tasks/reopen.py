@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy import ColumnElement, Select, and_, or_, select
 from sqlalchemy.orm import Session
 
 from tasks import ledger
@@ -47,6 +47,10 @@ def reopen(
 
     Six to eight a second, also with several threads: Label Studio works them off one after the other.
     """
+    # One click makes annotations from predictions, and each takes a place: their tasks are looked at again every time.
+    machine = select(Annotation.task_id).where(
+        Annotation.project_id == project_id, Annotation.origin == "machine", Annotation.deleted_at.is_(None)
+    )
     with store.begin() as session:
         query = (
             select(Task.id)
@@ -56,7 +60,7 @@ def reopen(
                 Published.version == version,
                 Published.prediction_id > 0,  # seen in Label Studio: without it the task would be served at random
                 Task.deleted_at.is_(None),
-                Task.is_labeled.is_(True),
+                or_(Task.is_labeled.is_(True), and_(Task.overlap_before.is_not(None), Task.id.in_(machine))),
                 *to_review(project_id),
             )
             .order_by(Published.rank)
@@ -64,17 +68,20 @@ def reopen(
         wanted = session.scalars(query).all()
     if not wanted:
         return 0
-    mode, opened = client.project(project_id)["skip_queue"], 0
+    mode, opened, done = client.project(project_id)["skip_queue"], 0, 0
     for page in _pages(client, project_id, wanted):
         with store.begin() as session:
             page = _hold(session, project_id, version, page, mode)
         for remote in page:
-            client.update_task(remote["id"], overlap=_places(remote, mode) + 1, is_labeled=False)
+            places = _places(remote, mode)
+            if remote["is_labeled"] or remote["overlap"] <= places:
+                client.update_task(remote["id"], overlap=places + 1, is_labeled=False)
+                opened += 1
             with store.begin() as session:
                 # At once, so that the next reconcile finds nothing amiss.
                 session.get_one(Task, (project_id, remote["id"])).is_labeled = False
-            opened += 1
-            progress(opened, len(wanted))
+            done += 1
+            progress(done, len(wanted))
     if opened:
         log.info("reopened labelled tasks for review", project=project_id, version=version, tasks=opened)
     return opened
