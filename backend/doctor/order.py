@@ -9,7 +9,7 @@ from backend.doctor.observed import ProjectFacts, Serving
 from tasks.project import SAMPLING, TITLE
 from tasks.queue import queue_name
 
-LEAST = 10  # servings to judge an order by
+LEAST = 8  # servings of each annotator to judge an order by
 SHARE = 0.2  # of the servings that may be out of place: annotators go back, and lead times are not exact
 
 
