@@ -11,9 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from backend.learning.dicom import is_dicom, read_dicom
+from backend.learning.grey import eight_bits, extremes, stretch
+from backend.learning.image_error import ImageError
+
+__all__ = ["ImageError", "decode"]
+
+TILE_WIDTH, TILE_LENGTH = 322, 323
 PIXEL_LIMIT = 100_000_000
 
-# What Pillow's decoders raise on damaged input, beside OSError.
+# What browsers show and scanners write. Pillow knows more, some of which (EPS) run other programs.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "PPM", "AVIF")
+
+# What Pillow's decoders and pydicom raise on damaged input.
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -24,15 +34,11 @@ _DAMAGED = (
     IndexError,
     OverflowError,
     AttributeError,
-    NotImplementedError,
+    RuntimeError,
     MemoryError,
     struct.error,
     zlib.error,
 )
-
-
-class ImageError(ValueError):
-    """The file cannot be used as an image; the message says why, for the admin's `status`."""
 
 
 def decode(data: bytes | Path, size: int, pixel_limit: int = PIXEL_LIMIT) -> NDArray[np.uint8]:
@@ -42,18 +48,23 @@ def decode(data: bytes | Path, size: int, pixel_limit: int = PIXEL_LIMIT) -> NDA
     change what is measured (taller than wide is a sign of malignancy). Transparent pixels become black
     too, so that a cut-out surround and the padding look alike, as around an ultrasound sector. Grey
     beyond 8 bits is scaled by its own smallest and largest value, for 12-bit values in a 16-bit file
-    would otherwise come out black. EXIF rotation is applied; of several frames the first is taken.
+    would otherwise come out black. EXIF rotation is applied. Of several frames or pages the first is taken. DICOM
+    files come out as `dicom.read_dicom` says.
 
     Raises ImageError for a missing, empty, damaged or truncated file, for one that is not an image, and
     for one of more than `pixel_limit` pixels.
     """
-    if isinstance(data, bytes) and not data:
-        raise ImageError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
-            width, height = image.size
-            if width * height > pixel_limit:
-                raise ImageError(f"the image has {width} x {height} pixels, more than the limit of {pixel_limit:,}")
+        content = data if isinstance(data, bytes) else data.read_bytes()
+        if not content:
+            raise ImageError("the file is empty")
+        Image.MAX_IMAGE_PIXELS = pixel_limit  # Pillow refuses twice as much, also of what lies inside a file
+        if is_dicom(content):
+            return _letterbox(read_dicom(content, pixel_limit), size)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            for width, height in (image.size, _tile(image)):
+                if width * height > pixel_limit:
+                    raise ImageError(f"the image has {width} x {height} pixels, more than the limit of {pixel_limit:,}")
             # Lets the JPEG decoder skip detail beyond twice the size that is wanted.
             image.draft(image.mode, (2 * size, 2 * size))
             image.load()
@@ -70,13 +81,16 @@ def decode(data: bytes | Path, size: int, pixel_limit: int = PIXEL_LIMIT) -> NDA
         raise ImageError(f"the image is damaged or cut short ({error})") from error
 
 
+def _tile(image: Image.Image) -> tuple[int, int]:
+    """A TIFF's tiles are unpacked whole, however small the image is."""
+    tags = getattr(image, "tag_v2", {})
+    return int(tags.get(TILE_WIDTH, 0)), int(tags.get(TILE_LENGTH, 0))
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        values = np.where(np.isfinite(values), values, 0.0)
-        low, high = values.min(), values.max()
-        scaled = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
-        return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+        pixels = np.asarray(image)
+        return Image.fromarray(eight_bits(pixels, stretch(*extremes(pixels)))).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
