@@ -13,7 +13,7 @@ import numpy as np
 import structlog
 from sqlalchemy import select
 
-from backend import backbones, jobs, members, pictures
+from backend import backbones, jobs, kept_heads, members, pictures
 from backend.carried import carried
 from backend.evaluation.metrics import evaluate
 from backend.learning import crossfit
@@ -22,7 +22,7 @@ from backend.learning.config import LearningConfig
 from backend.learning.crossfit import CrossFit
 from backend.learning.folds import HOLDOUT
 from backend.learning.joined import join
-from backend.learning.weights import save_crossfit
+from backend.learning.weights import save_crossfit, temperatures
 from backend.registry import load_json, save_json
 from backend.scored import Floats, Scored, score
 from backend.snapshot import Snapshot, take
@@ -161,6 +161,10 @@ class Cycle(Work):
     ) -> None:
         """Evaluate on the hold-out, and let the version become the project's."""
         self._begin("evaluating", self.number)
+        with self.store.begin() as session:
+            if session.get(Version, (self.project_id, self.number)) is not None:
+                return  # the ledger names this version's model.json: it is not written again
+            head = ledger.head(session, self.project_id)
         held = taken.folds == HOLDOUT
         metrics = {
             head.name: evaluate(head, scored.probabilities[head.name][held], taken.targets[head.name][held])
@@ -175,9 +179,11 @@ class Cycle(Work):
             "learnt_from": {head.name: taken.learnt_from(head) for head in heads},
             "backbones": folder.name,
             "learning": asdict(config),
+            "temperatures": temperatures(self.folder / "heads.safetensors") if heads else {},
             "data": taken.fingerprint(),
             "labels": int(taken.labelled.sum()),
             "holdout": metrics,
+            "ledger": kept_heads.as_json(head),
         }
         save_json(self.folder / "model.json", about)
         with self.store.begin() as session:
@@ -202,5 +208,7 @@ class Cycle(Work):
             for row in session.scalars(select(Annotation).where(Annotation.project_id == self.project_id)):
                 if learnt.get(row.id) == row.updated_at:
                     row.trained_in = self.number
-            ledger.append(session, self.project_id, "trained", {"version": self.number, "data": about["data"]})
+            entry = {name: about[name] for name in ("version", "data", "labels", "temperatures")}
+            entry["model"] = kept_heads.file_digest(self.folder / "model.json")
+            ledger.append(session, self.project_id, "trained", entry)
         log.info("trained", project=self.project_id, version=self.number, labels=about["labels"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import select
 
-from backend import jobs, members
+from backend import jobs, kept_heads, members
 from backend.evaluation.metrics import evaluate
 from backend.learning.folds import HOLDOUT
 from backend.probabilities import KEYS, Probabilities
@@ -147,6 +147,8 @@ class Import(Work):
             for head in schema.heads
             if head.name in scored.probabilities
         }
+        with self.store.begin() as session:
+            head_then = ledger.head(session, self.project_id)
         about = {
             "version": self.number,
             "schema": schema.fingerprint(),
@@ -156,6 +158,7 @@ class Import(Work):
             "data": taken.fingerprint(),
             "labels": 0,
             "holdout": metrics,
+            "ledger": kept_heads.as_json(head_then),
         }
         save_json(self.folder / "model.json", about)
         with self.store.begin() as session:
@@ -174,4 +177,5 @@ class Import(Work):
             project = session.get_one(Project, self.project_id)
             project.version, project.probabilities = self.number, given.name
             body = {"version": self.number, "file": given.name, "sha256": given.sha256, "data": about["data"]}
+            body["model"] = kept_heads.file_digest(self.folder / "model.json")
             ledger.append(session, self.project_id, "imported", body)

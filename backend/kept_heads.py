@@ -30,13 +30,13 @@ def kept(registry: Registry, project_id: int) -> list[Head]:
     return found
 
 
-def altered(registry: Registry, project_id: int, trained: Iterable[Entry]) -> list[str]:
+def altered(registry: Registry, project_id: int, models: Iterable[Entry]) -> list[str]:
     """A sentence for each model version whose model.json is not the one that its entry in the ledger names.
 
     A folder that was deleted is no break: old versions may go.
     """
     found = []
-    for entry in trained:
+    for entry in models:
         path = registry.version(project_id, entry.body["version"]) / "model.json"
         expected = entry.body.get("model")
         if expected is not None and path.exists() and file_digest(path) != expected:

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from backend.scored import Scored
 from backend.settings import Settings
+from tasks import ledger
 from tasks.client import Client, LabelStudioError
 from tasks.labels import settle
 from tasks.present import phrases_of, present
@@ -112,6 +113,9 @@ def _renew(
                     raise
         with store.begin() as session:
             kept = session.get_one(Published, (project_id, version, row.task_id))
+            # An annotator may have opened the task before: what was shown until now stays on record.
+            body = {"version": version, "prediction": row.prediction_id, "from": kept.shown, "to": shown}
+            ledger.append(session, project_id, "renewed", body, task_id=row.task_id)
             kept.why, kept.shown = why, shown
         renewed += 1
     if renewed:

@@ -173,6 +173,8 @@ def rows(entry: Entry) -> Iterator[dict[str, Any]]:
         yield row | {name: body[name] for name in same} | _shown(shown) | {"details": "; ".join(body["problems"])}
     elif entry.event == "deleted":
         yield row | {"from": body["from"]}
+    elif entry.event == "renewed":  # its image changed while it waited
+        yield row | _shown({"version": body["version"], "results": body["to"]}) | {"details": canonical(body)}
     else:
         yield row | {"details": canonical(body)}
 

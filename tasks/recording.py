@@ -7,10 +7,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tasks import ledger
+from tasks.codec import Decoded
 from tasks.labels import settle
 from tasks.schema import Labels
 from tasks.tables import Annotation, Entry, Published, Task
 
+MODEL_EVENTS = ("trained", "imported")
+"""Events by which a version becomes the project's model: by a training, or from probabilities made elsewhere."""
 CONFIG_CHANGED = "the label config changed"
 
 
@@ -67,12 +70,13 @@ def annotated(
     before: Mapping[str, Sequence[str]],
     *,
     event: str,
-    problems: Sequence[str],
+    decoded: Decoded,
     reread: bool,
 ) -> None:
     """Write that an annotation was `created` or `changed`.
 
-    before: what it said, or for a new one what held on its task. reread: nobody touched it, the label config did.
+    before: what it said, or for a new one what held on its task. decoded: its results. reread: nobody touched it, the
+    label config did.
     """
     body = {
         "action": "reread"
@@ -86,8 +90,8 @@ def annotated(
         "lead_time": annotation.lead_time,
         "annotator": annotation.completed_by,
         "changed_at": annotation.updated_at,
-        "shown": _shown(session, annotation),
-        "problems": list(problems),
+        "shown": _shown(session, annotation, decoded.shown),
+        "problems": list(decoded.problems),
     }
     if reread:
         body["because"] = CONFIG_CHANGED
@@ -121,10 +125,11 @@ def removed(session: Session, project_id: int, tasks: Sequence[int]) -> None:
         ledger.append(session, project_id, "removed", {"tasks": list(tasks)})
 
 
-def _shown(session: Session, annotation: Annotation) -> dict[str, Any] | None:
+def _shown(session: Session, annotation: Annotation, read: str) -> dict[str, Any] | None:
     """What the annotator was shown: matched by the prediction's number, never by time; None: nothing.
 
-    model: sha256 of the version's model.json, which holds its calibration.
+    read: the `why` text that was submitted with the annotation. A prediction that was shown anew meanwhile is kept as
+    it was when it had that text. model: sha256 of the version's model.json, which holds its calibration.
     """
     if annotation.parent_prediction is None:
         return None
@@ -138,7 +143,7 @@ def _shown(session: Session, annotation: Annotation) -> dict[str, Any] | None:
         return {"prediction": annotation.parent_prediction}
     trained = select(Entry.body).where(
         Entry.project_id == annotation.project_id,
-        Entry.event == "trained",
+        Entry.event.in_(MODEL_EVENTS),
         Entry.body["version"].as_integer() == row.version,
     )
     about = session.scalars(trained.order_by(Entry.seq.desc()).limit(1)).first() or {}
@@ -148,5 +153,23 @@ def _shown(session: Session, annotation: Annotation) -> dict[str, Any] | None:
         "model": about.get("model"),
         "kind": row.kind,
         "rank": row.rank,
-        "results": row.shown,
+        "results": _as_read(session, row, read),
     }
+
+
+def _as_read(session: Session, row: Published, read: str) -> list[Any]:
+    if not read or _why(row.shown) == read:
+        return row.shown
+    query = select(Entry).where(
+        Entry.project_id == row.project_id, Entry.event == "renewed", Entry.task_id == row.task_id
+    )
+    for entry in session.scalars(query.order_by(Entry.seq.desc())):
+        if entry.body["prediction"] == row.prediction_id and _why(entry.body["from"]) == read:
+            earlier: list[Any] = entry.body["from"]
+            return earlier
+    return row.shown
+
+
+def _why(results: Sequence[Mapping[str, Any]]) -> str:
+    texts = [text for result in results if result["type"] == "textarea" for text in result["value"]["text"]]
+    return "\n".join(texts)

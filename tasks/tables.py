@@ -109,7 +109,7 @@ class Entry(Base):
     seq: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
     at: Mapped[str]
-    event: Mapped[str]  # created, changed, deleted; recorded, removed; configured, trained, published, refilled
+    event: Mapped[str]  # created, changed, deleted; recorded, removed; configured, trained, imported, published...
     task_id: Mapped[int | None]
     annotation_id: Mapped[int | None]
     actor: Mapped[int | None]

@@ -234,7 +234,7 @@ def _apply_annotation(
         annotation,
         before or recording.plain(held),  # an annotation that said nothing, such as a skip, changed what held
         event="changed" if same else "created",
-        problems=decoded.problems,
+        decoded=decoded,
         reread=untouched,
     )
     return True

@@ -40,6 +40,7 @@ def verify(
     from backend import kept_heads
     from tasks import audit as trail
     from tasks import ledger
+    from tasks.recording import MODEL_EVENTS
     from tasks.tables import Entry
 
     written = [_head(text) for text in heads or []]
@@ -49,8 +50,8 @@ def verify(
         head = ledger.head(session, number)
         broken = ledger.verify(session, number, kept)
         if not broken:
-            trained = select(Entry).where(Entry.project_id == number, Entry.event == "trained").order_by(Entry.seq)
-            broken += kept_heads.altered(registry, number, session.scalars(trained))
+            models = select(Entry).where(Entry.project_id == number, Entry.event.in_(MODEL_EVENTS)).order_by(Entry.seq)
+            broken += kept_heads.altered(registry, number, session.scalars(models))
             replayed = trail.replay(ledger.chain(session, number))
             broken += trail.differences(replayed, trail.stored(session, number))
     value = {"project": number, **kept_heads.as_json(head), "kept_heads": len(kept), "broken": broken}
@@ -176,19 +177,20 @@ def show_task(
 
 
 def _versions(session: Any, project: int, numbers: set[int | None]) -> dict[int, str]:
-    """What the ledger says of the versions that were shown: when they were trained, and their calibration."""
+    """What the ledger says of the versions that were shown: when they came, and their calibration."""
     from sqlalchemy import select
 
+    from tasks.recording import MODEL_EVENTS
     from tasks.tables import Entry
 
-    trained = select(Entry).where(Entry.project_id == project, Entry.event == "trained").order_by(Entry.seq)
+    models = select(Entry).where(Entry.project_id == project, Entry.event.in_(MODEL_EVENTS)).order_by(Entry.seq)
     found = {}
-    for entry in session.scalars(trained):
+    for entry in session.scalars(models):
         if entry.body["version"] in numbers:
             model = (entry.body.get("model") or "unknown")[:12]
             temperatures = entry.body.get("temperatures", {}).items()
             calibration = ", ".join(f"{head} {value:.2f}" for head, value in temperatures) or "none"
-            about = f"trained {entry.at[:19]}, model {model}, temperatures {calibration}"
+            about = f"{entry.event} {entry.at[:19]}, model {model}, temperatures {calibration}"
             found[entry.body["version"]] = about
     return found
 

@@ -32,6 +32,12 @@ def save_crossfit(fit: CrossFit, path: Path) -> None:
     save_whole(tensors, about, path)
 
 
+def temperatures(path: Path) -> dict[str, float]:
+    """The calibration alone of what save_crossfit wrote: each head's temperature."""
+    found: dict[str, float] = metadata(path)["temperatures"]
+    return found
+
+
 def load_crossfit(path: Path) -> CrossFit:
     """Read what save_crossfit wrote. Raises WeightsError where the file is not one."""
     try:

@@ -20,7 +20,8 @@ from tasks.takeover import Changes, apply_page, forget
 CONFIG = """<View><Image name="image" value="$image"/>
 <Choices name="bom" toName="image" model_current="$bom"><Choice value="benign"/><Choice value="malignant"/></Choices>
 <Choices name="foci" toName="image" choice="multiple"><Choice value="none"/><Choice value="rim"/></Choices>
-<Choices name="flag" toName="image" choice="multiple" model_role="flag"><Choice value="expert"/></Choices></View>"""
+<Choices name="flag" toName="image" choice="multiple" model_role="flag"><Choice value="expert"/></Choices>
+<TextArea name="why" toName="image" model_role="why" editable="false" maxSubmissions="1"/></View>"""
 CONFIGS = [CONFIG, CONFIG.replace(' model_current="$bom"', ""), CONFIG.replace(' model_role="flag"', "")]
 
 
@@ -215,8 +216,15 @@ def test_what_was_shown_stays_as_published_under_its_version_and_model(store: St
             ledger.append(session, 1, "trained", {"version": version, "model": f"digest {version}"})
             more = {"rank": 0, "kind": kind, "why": "", "shown": shown, "prediction_id": 70 + version, "at": 0.0}
             session.add(Published(project_id=1, version=version, task_id=1, **more))
+    earlier = [*suggested[:2], {"from_name": "why", "type": "textarea", "value": {"text": ["before"]}}]
+    with store.begin() as session:  # shown anew, since its image had changed
+        body = {"version": 1, "prediction": 71, "from": earlier[1:], "to": suggested}
+        ledger.append(session, 1, "renewed", body, task_id=1)
     answers = [said(number, "bom=malignant", parent_prediction=parent) for number, parent in enumerate([71, 72, 99], 1)]
-    take(store, row | {"annotations": [*answers, said(4, "bom=malignant")], "updated_at": "2026-01-03T00:00:00Z"})
+    opened_before = said(5, "bom=malignant", parent_prediction=71)
+    opened_before["result"].append(earlier[2] | {"to_name": "image"})
+    answers += [said(4, "bom=malignant"), opened_before]
+    take(store, row | {"annotations": answers, "updated_at": "2026-01-03T00:00:00Z"})
     with store.begin() as session:  # whatever becomes of the published order
         for published in session.scalars(select(Published)):
             session.delete(published)
@@ -226,8 +234,9 @@ def test_what_was_shown_stays_as_published_under_its_version_and_model(store: St
         ("no suggestion", 2, "digest 2", "blind"),
         ("prediction 99, which was none of a published order", None, None, None),
         ("nothing", None, None, None),
+        ("stars: 4 50%", 1, "digest 1", "ranked"),
     ]
-    assert [row["action"] for row in found] == ["corrected", "confirmed", "confirmed", "confirmed"]
+    assert [row["action"] for row in found] == ["corrected", *["confirmed"] * 4]
     cells = dict(zip(audit.COLUMNS, audit.cells(found[0]), strict=True))
     assert (cells["from"], cells["to"]) == ("bom: benign", "bom: malignant; foci: -")
     assert (cells["lead_time"], cells["because"], cells["actor"]) == ("6.5", "", "4")
