@@ -20,9 +20,11 @@ import structlog
 from label_studio_ml.model import LabelStudioMLBase
 
 from backend import events, jobs
+from backend.label_studio import admit
 from backend.live import Live
-from backend.payloads import BadPayload, check_parameters, is_task, read_project, read_setup
+from backend.payloads import BadPayload, check_parameters, is_task, read_created, read_project, read_setup
 from backend.settings import settings
+from tasks import identity
 from tasks.queue import live_name
 from tasks.schema import parse_label_config
 from tasks.store import Store
@@ -44,7 +46,7 @@ class SecondLook(LabelStudioMLBase):
     """project_id: Label Studio's number, also as "5.1795277263"; None under 1.0.9."""
 
     def __init__(self, project_id: str | int | None = None, label_config: str | None = None, **kwargs: Any) -> None:
-        """Register the project where both are given, as /setup of 2.x does; raises SchemaError."""
+        """Register the project where both are given, as /setup of 2.x does; raises SchemaError, OtherLabelStudio."""
         self.store, self.live, self.bell = parts()
         self.number = _number(project_id)
         if NAMES_PROJECT:
@@ -52,7 +54,7 @@ class SecondLook(LabelStudioMLBase):
         else:
             super().__init__(label_config, **kwargs)  # type: ignore[no-untyped-call]
         if self.number is not None and label_config:
-            self._register(self.number, label_config)
+            self._register(self.number, label_config, read_created({"project": project_id}))
 
     @property
     def model_version(self) -> str:
@@ -87,11 +89,11 @@ class SecondLook(LabelStudioMLBase):
         return [next(answers) if is_task(task) else abstained for task in tasks]
 
     def fit(self, event: str, data: Mapping[str, Any], **additional_params: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Hear an event of Label Studio; returns what was done about it."""
+        """Hear an event of Label Studio; returns what was done about it. Raises OtherLabelStudio."""
         project = data.get("project")
         number = _number(project)
         if number is not None and isinstance(project, Mapping) and project.get("label_config"):
-            self._register(number, str(project["label_config"]))
+            self._register(number, str(project["label_config"]), read_created({"project": project}))
         if number is None or not events.concerns_us(event) or self.store.project(number) is None:
             log.info("event ignored", event_name=event, project=number)
             return {"status": "ignored"}
@@ -101,11 +103,18 @@ class SecondLook(LabelStudioMLBase):
         """1.0.9 would drop START_TRAINING, and passes `fit` its arguments in a way that 2.x does not."""
         return self.fit(event, data)
 
-    def _register(self, number: int, label_config: str) -> None:
+    def _register(self, number: int, label_config: str, created: int | None) -> None:
+        """created: when the project was made, in seconds since the epoch, where the call says so."""
         known = self.store.project(number)
-        if known is None or known.label_config != label_config:
+        if known is not None and created is not None:
+            identity.check(number, known.created_at, identity.text_of(created))
+        fresh = known is None or known.connection == "none"
+        dated = known is not None and (created is None or known.created_at is not None)
+        if known is None or fresh or not dated or known.label_config != label_config:
             parse_label_config(label_config)
-            self.store.register_project(number, label_config)
+            born = admit(known, settings(), number, created)
+            connection = "hand" if fresh else None
+            self.store.register_project(number, label_config, created_at=born, connection=connection)
 
 
 def _number(project: Any) -> int | None:

@@ -16,6 +16,7 @@ from backend import jobs, model
 from backend.model import SecondLook
 from backend.payloads import BadPayload
 from backend.settings import settings
+from tasks.identity import OtherLabelStudio
 from tasks.schema import SchemaError
 from tasks.tables import Job
 
@@ -158,6 +159,16 @@ def test_a_model_by_itself(world: Any) -> None:
     assert alone.fit("ANNOTATION_CREATED", {}) == {"status": "ignored"}
     assert SecondLook(project_id="").predict([TASK])[0]["result"]  # the number is the task's
     assert jobs.claim(world.store, jobs.owner()) is None
+
+
+def test_a_project_of_another_label_studio_is_refused(world: Any) -> None:
+    config = world.store.project(1).label_config
+    project = {"id": 5, "label_config": config, "created_at": "2026-11-21T16:20:30.809623Z"}
+    assert webhook_2x("START_TRAINING", {"project": project})["status"] == "queued"
+    with pytest.raises(OtherLabelStudio):
+        webhook_2x("START_TRAINING", {"project": project | {"created_at": "2025-01-01T00:00:00Z"}})
+    with pytest.raises(OtherLabelStudio):
+        SecondLook("5.1500000000", config)
 
 
 def test_models_share_the_parts_of_their_process() -> None:
