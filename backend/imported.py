@@ -13,7 +13,7 @@ from sqlalchemy import select
 from backend import jobs, kept_heads, members
 from backend.evaluation.metrics import evaluate
 from backend.learning.folds import HOLDOUT
-from backend.probabilities import KEYS, Probabilities
+from backend.probabilities import KEYS, BadProbabilities, Probabilities
 from backend.registry import Registry, load_json, save_json
 from backend.scored import Scored, score
 from backend.snapshot import Snapshot, take
@@ -36,6 +36,16 @@ def names(store: Store, project_id: int) -> dict[str, dict[str, list[int]]]:
                 if value not in (None, ""):
                     found[key].setdefault(str(value), []).append(task)
     return found
+
+
+def check_measure(measure: str, probabilities: Probabilities) -> None:
+    """Raise BadProbabilities where the measure of uncertainty needs a spread that the file has not."""
+    _, blocks = probabilities.blocks()
+    alone = sum(len(rows) for rows, members in blocks if len(next(iter(members.values()))) == 1)
+    if alone and measure in ("bald", "variance"):
+        raise BadProbabilities(
+            [f"the measure {measure!r} needs several members a task, told apart by a column 'member': {alone} have one"]
+        )
 
 
 def stage(registry: Registry, project_id: int, probabilities: Probabilities) -> None:

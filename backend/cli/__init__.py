@@ -8,6 +8,7 @@ from backend.cli.auditing import audit
 from backend.cli.connecting import disconnect, setup
 from backend.cli.demonstration import demo, phantoms
 from backend.cli.examining import doctor
+from backend.cli.importing import import_probabilities
 from backend.cli.running import cycle, serve, worker
 from backend.cli.seeing import rank, status
 
@@ -22,6 +23,6 @@ def configure() -> None:
     logs.configure("console", level=logging.WARNING)
 
 
-for command in (demo, phantoms, setup, disconnect, serve, worker, status, doctor, cycle, rank):
+for command in (demo, phantoms, setup, disconnect, serve, worker, status, doctor, cycle, rank, import_probabilities):
     app.command()(command)
 app.add_typer(audit, name="audit")

@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any, Literal
 
 import typer
@@ -50,6 +51,8 @@ def _worker(log_format: Literal["json"] | None = None) -> Any:
     # Threads that wait for each other sleep instead of spinning: the cores are shared with Label Studio and annotators.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from backend import logs
+    from backend.acquisition import load
+    from backend.learning.backbone import check_name
     from backend.settings import settings
     from backend.worker import Worker
     from tasks.store import Store
@@ -59,23 +62,40 @@ def _worker(log_format: Literal["json"] | None = None) -> Any:
     logs.configure(log_format or chosen.log_format, secrets=secrets)
     if not chosen.label_studio_token.get_secret_value():
         raise fail("set SECOND_LOOK_LABEL_STUDIO_TOKEN to a personal access token of Label Studio")
+    try:
+        check_name(chosen.backbone)
+        if chosen.weights not in ("hub", "scratch") and not Path(chosen.weights).is_file():
+            raise ValueError(f"weights: there is no file {chosen.weights}; name one, or hub, or scratch")
+        if chosen.acquisition:
+            load(chosen.acquisition)
+    except ValueError as error:
+        raise fail(str(error)) from error
     return Worker(chosen, Store.open(chosen.database, chosen.migrations_url))
 
 
 def cycle(project: ProjectOption = None, as_json: Json = False) -> None:
     """Train, rank and publish now. A running worker does it; without one, this command does."""
-    from sqlalchemy.orm import Session
-
-    from backend import jobs
     from backend.settings import settings
     from tasks.store import Store
-    from tasks.tables import Job
 
     chosen = settings()
     store = Store.open(chosen.database)
-    number = chosen_project(store, project)
-    job_id = jobs.request(store, number, "cycle", "asked for on the command line")
-    jobs.Bell(chosen).ring(number)
+    final = run_job(chosen, store, chosen_project(store, project), "cycle", "asked for on the command line")
+    value = {"job": final.id, "state": final.state, "version": final.version, "error": final.error}
+    show(value, as_json, f"version {final.version}: {final.state} {final.error or ''}")
+    if final.state == "failed":
+        raise typer.Exit(1)
+
+
+def run_job(chosen: Any, store: Any, project_id: int, kind: str, reason: str) -> Any:
+    """Ask for a job and wait until it is done or has failed; a running worker does it, or else this process."""
+    from sqlalchemy.orm import Session
+
+    from backend import jobs
+    from tasks.tables import Job
+
+    job_id = jobs.request(store, project_id, kind, reason)
+    jobs.Bell(chosen).ring(project_id)
 
     def job() -> Job:
         with Session(store.engine) as session:
@@ -94,8 +114,4 @@ def cycle(project: ProjectOption = None, as_json: Json = False) -> None:
                 time.sleep(0.5)
         else:
             _worker().run(until=ended)
-    final = job()
-    value = {"job": job_id, "state": final.state, "version": final.version, "error": final.error}
-    show(value, as_json, f"version {final.version}: {final.state} {final.error or ''}")
-    if final.state == "failed":
-        raise typer.Exit(1)
+    return job()
