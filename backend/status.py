@@ -53,6 +53,7 @@ def of_project(store: Store, settings: Settings, project_id: int) -> dict[str, A
             ),
             "ledger_entries": _count(session, Entry, project_id),
             "model": _model(session, project),
+            "probabilities": project.probabilities,
             "queue": {
                 "published": None if project.published is None else queue.queue_name(project.published),
                 "size": _published(session, project_id, project.published or 0),

@@ -35,6 +35,8 @@ def _print_project(project: dict[str, Any]) -> None:
         console.print(f"  [yellow]task {task['task']}[/yellow] {'; '.join(task['problems'])}")
     queue, training, job = project["queue"], project["training"], project["training"]["job"]
     console.print(f"  queue {queue['published'] or 'not published yet'}: {queue['open']} of {queue['size']} still open")
+    if project["probabilities"] is not None:
+        console.print(f"  ranked by {project['probabilities']}, which was imported: no training until one is asked for")
     console.print(f"  labels until the next training: {training['labels_until_next']} of {training['needed']}")
     if job is not None:
         progress = f" {job['done']}/{job['total']}" if job["total"] else ""
