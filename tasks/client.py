@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import stamina
@@ -310,48 +310,3 @@ class Client:
     def delete_webhook(self, webhook_id: int) -> None:
         """Remove a webhook."""
         self._call("DELETE", f"/api/webhooks/{webhook_id}/")
-
-    # what only `doctor` asks: nothing of it changes anything
-
-    def health(self) -> tuple[int, str | None, str]:
-        """What /health answers, asked without our token: status, where it redirects to, the text."""
-        response = self.http.get("/health", auth=None)
-        return response.status_code, response.headers.get("Location"), response.text[:500]
-
-    def server_settings(self, names: Iterable[str]) -> dict[str, str]:
-        """Settings of the server by name; none unless the token's user is its superuser.
-
-        The page holds the server's secrets too: only what is named is kept of it.
-        """
-        text = self._text("/version/")
-        shown = json.loads(text.removeprefix("<pre>").removesuffix("</pre>")).get("settings", {})
-        return {name: shown[name] for name in names if name in shown}
-
-    def feature_flags(self) -> dict[str, Any]:
-        """Its feature flags. Raises LabelStudioError for a legacy token, to which it does not show them."""
-        text = self._text("/feature-flags/")
-        answer: dict[str, Any] = json.loads(text.removeprefix("<pre>").removesuffix("</pre>"))
-        return answer
-
-    def url_refusal(self, kind: Literal["ml", "webhook"], url: str) -> str | None:
-        """Why it would not let an ML backend or a webhook have this address; None where it would.
-
-        Asked by a request that it must refuse in any case, for it names no project and a choice that does not exist:
-        it looks at the address first. Answers 403 for blocked addresses, 500 for names that it cannot resolve.
-        """
-        body: dict[str, Any] = {"project": 0, "url": url}
-        if kind == "ml":
-            response = self.http.post("/api/ml", json=body | {"auth_method": "NOT A METHOD"})
-        else:
-            response = self.http.post("/api/webhooks/", json=body | {"actions": ["NOT AN ACTION"]})
-        answer = response.json()
-        faults = answer.get("validation_errors") or {}
-        if response.status_code == 400 and ("auth_method" in faults or "actions" in faults):
-            return "; ".join(map(str, faults["url"])) if "url" in faults else None
-        return str(answer.get("detail", response.text[:200]))
-
-    def _text(self, path: str) -> str:
-        response = self.http.get(path)
-        if not response.is_success:
-            raise LabelStudioError(f"GET {path}: {response.status_code} {response.text[:200]}", response.status_code)
-        return response.text

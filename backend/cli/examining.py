@@ -1,11 +1,15 @@
 """`doctor`: what would break the loop, and how to mend it."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from backend.cli.terminal import Json, console, show
+
+if TYPE_CHECKING:
+    from backend.doctor import Examination
 
 
 def doctor(
@@ -15,30 +19,35 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Name each thing that would break the loop, and how to mend it; changes nothing. Exit status 1 for errors."""
-    from rich.markup import escape
-
-    from backend.doctor import CHECKS, examine
+    from backend.doctor import examine
     from backend.settings import settings
 
-    findings = examine(settings(), project)
-    failed = {finding.check for finding in findings}
-    passed = [name for name in CHECKS if name not in failed]
-    value = {"passed": passed, "findings": [asdict(finding) for finding in findings]}
+    seen = examine(settings(), project)
     if as_json:
-        show(value, True, "")
-    elif not findings:
-        console.print(f"All {len(CHECKS)} checks passed: {', '.join(CHECKS)}.")
+        findings = [asdict(finding) for finding in seen.findings]
+        show({"passed": seen.passed, "findings": findings}, True, "")
     else:
-        for finding in findings:
-            colour = "red" if finding.severity == "error" else "yellow"
-            where = "" if finding.project is None else f", project {finding.project}"
-            console.print(
-                f"[bold {colour}]{finding.severity}[/] [bold]{finding.check}[/]{where}: {escape(finding.what)}"
-            )
-            console.print(f"  mend: {escape(finding.mend)}")
-        errors = sum(finding.severity == "error" for finding in findings)
-        console.print(
-            f"\n{errors} errors, {len(findings) - errors} warnings; {len(passed)} of {len(CHECKS)} checks passed."
-        )
-    if any(finding.severity == "error" for finding in findings):
+        _print(seen)
+    if any(finding.severity == "error" for finding in seen.findings):
         raise typer.Exit(1)
+
+
+def _print(seen: "Examination") -> None:
+    if not seen.findings:
+        console.print(f"All {len(seen.checks)} checks passed: {', '.join(seen.checks)}.")
+        return
+    gaps: dict[tuple[str, int | None], list[str]] = {}
+    for finding in seen.findings:
+        where = "" if finding.project is None else f", project {finding.project}"
+        if not finding.carried_out:
+            gaps.setdefault((finding.what, finding.project), []).append(finding.check)
+            continue
+        colour = "red" if finding.severity == "error" else "yellow"
+        console.print(f"[bold {colour}]{finding.severity}[/] [bold]{finding.check}[/]{where}: {escape(finding.what)}")
+        console.print(f"  mend: {escape(finding.mend)}")
+    for (what, project), checks in gaps.items():
+        where = "" if project is None else f" (project {project})"
+        console.print(f"[yellow]{escape(what)}[/]{where}: {', '.join(checks)}")
+    errors = sum(finding.severity == "error" for finding in seen.findings)
+    warnings = sum(finding.carried_out for finding in seen.findings) - errors
+    console.print(f"\n{errors} errors, {warnings} warnings; {len(seen.passed)} of {len(seen.checks)} checks passed.")

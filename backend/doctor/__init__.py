@@ -4,6 +4,7 @@ Nothing is changed in Label Studio: no lock is taken, nothing is created.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from backend.doctor import connections, labelling, machine, order, running, server
 from backend.doctor.findings import Check, Finding, carry_out
@@ -54,10 +55,24 @@ PROJECT_CHECKS: Mapping[str, Check] = {
 CHECKS = (*BACKEND_CHECKS, *PROJECT_CHECKS)
 
 
-def examine(settings: Settings, project: int | None = None) -> list[Finding]:
-    """Every finding, the backend's before those of its projects (or of the one that is named)."""
+@dataclass(frozen=True)
+class Examination:
+    """What was examined, and every finding: the backend's before those of its projects."""
+
+    checks: tuple[str, ...]
+    findings: list[Finding]
+
+    @property
+    def passed(self) -> list[str]:
+        """The checks without a finding."""
+        found = {finding.check for finding in self.findings}
+        return [name for name in self.checks if name not in found]
+
+
+def examine(settings: Settings, project: int | None = None) -> Examination:
+    """Examine the backend and all its projects, or the one that is named."""
     facts, projects = gather(settings, project)
     findings = list(carry_out(BACKEND_CHECKS, facts, None))
     for seen in projects:
         findings += carry_out(PROJECT_CHECKS, seen, seen.id)
-    return findings
+    return Examination(CHECKS if projects else tuple(BACKEND_CHECKS), findings)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from backend.doctor.findings import Fault, error, known, warning
+from backend.doctor.findings import Fault, Unknown, error, known, warning
 from backend.doctor.observed import ProjectFacts, Row
 from tasks import identity
 from tasks.project import TITLE
@@ -31,16 +31,19 @@ def _ours(seen: ProjectFacts) -> list[Row]:
 
 def project(seen: ProjectFacts) -> Iterator[Fault]:
     """The project is connected here, and Label Studio still has it."""
-    remote, stored = seen.remote, known(seen.stored)
-    if getattr(remote, "status", None) == 404:
+    remote, stored = seen.remote, seen.stored
+    if isinstance(stored, Unknown) and stored.status == 404:
+        yield error(stored.reason, _setup(seen))
+    if isinstance(remote, Unknown) and remote.status == 404:
         yield error(
             f"Label Studio has no project {seen.id} that the token's user can see",
             f"add that user to the project's organization; or, if it was deleted, second-look disconnect"
             f" --project {seen.id}",
         )
+    if isinstance(remote, Unknown) or isinstance(stored, Unknown):
         return
     try:
-        identity.check(seen.id, stored.row.created_at, known(remote)["created_at"])
+        identity.check(seen.id, stored.row.created_at, remote["created_at"])
     except identity.OtherLabelStudio as other:
         yield error(str(other), "or point SECOND_LOOK_LABEL_STUDIO_URL back to the Label Studio that it served")
 

@@ -18,7 +18,7 @@ from backend.doctor.findings import Maybe, T, Unknown
 from backend.doctor.observed import SERVER_SETTINGS, Answer, Facts, ProjectFacts, Serving, Stored
 from backend.label_studio import open_client
 from backend.settings import Settings
-from tasks import pace, queue
+from tasks import pace, queue, server
 from tasks.client import Client, LabelStudioError
 from tasks.store import Store
 from tasks.tables import Annotation, Job, Project, Published, Task, Version
@@ -53,7 +53,7 @@ def ask(call: Callable[[], T]) -> Maybe[T]:
     except LabelStudioError as error:
         return Unknown(str(error), error.status)
     except NoResultFound:
-        return Unknown("the project is not connected to this backend: second-look setup connects it")
+        return Unknown("the project is not connected to this backend", 404)
     except (httpx.HTTPError, SQLAlchemyError, OSError) as error:
         return Unknown(f"{type(error).__name__}: {error}")
 
@@ -81,7 +81,7 @@ def _ask_label_studio(client: Maybe[Client], usable: Maybe[object], question: Ca
 def _backend(
     settings: Settings, store: Maybe[Store], numbers: Maybe[list[int]], client: Maybe[Client], *, poll: bool
 ) -> Facts:
-    address = _ask_label_studio(client, None, lambda client: Answer(*client.health()))
+    address = _ask_label_studio(client, None, lambda client: Answer(*server.health(client)))
     up = address if isinstance(address, Unknown) or address.status == 200 else Unknown("Label Studio does not answer")
     token = settings.label_studio_token.get_secret_value()
     whoami = _ask_label_studio(client, up if token else Unknown("no token"), lambda client: client.user())
@@ -94,11 +94,11 @@ def _backend(
         address=address,
         whoami=whoami,
         url_refusals={
-            kind: _ask_label_studio(client, whoami, partial(Client.url_refusal, kind=kind, url=url))
+            kind: _ask_label_studio(client, whoami, partial(server.url_refusal, kind=kind, url=url))
             for kind, url in urls.items()
         },
-        server=_ask_label_studio(client, whoami, lambda client: client.server_settings(SERVER_SETTINGS)),
-        flags=_ask_label_studio(client, whoami, lambda client: client.feature_flags()),
+        server=_ask_label_studio(client, whoami, lambda client: server.server_settings(client, SERVER_SETTINGS)),
+        flags=_ask_label_studio(client, whoami, server.feature_flags),
         members=_ask_label_studio(client, whoami, lambda client: client.members()),
         workers=_ask_store(store, lambda store, _: jobs.workers(store)),
         machine=ask(lambda: machine.observe(settings)),

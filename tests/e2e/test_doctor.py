@@ -97,7 +97,7 @@ class Clinic:
         return connection.set_up(self.store, self.client, self.settings.model_copy(update=changes), project)
 
     def findings(self, project: int | None, **changes: Any) -> list[Finding]:
-        return examine(self.settings.model_copy(update=changes), project)
+        return examine(self.settings.model_copy(update=changes), project).findings
 
     def names(self, project: int | None, **changes: Any) -> list[str]:
         return [finding.check for finding in self.findings(project, **changes)]
@@ -399,9 +399,9 @@ def test_annotators_who_leave_the_order_aside(clinic: Clinic) -> None:
 
 
 def test_a_project_that_is_not_there(clinic: Clinic) -> None:
-    found = clinic.findings(987654)
-    assert [finding for finding in found if finding.project is None] == []
-    assert {finding.check for finding in found if "not connected to this backend" in finding.what} >= {"project"}
+    found = [finding for finding in clinic.findings(987654) if finding.carried_out]
+    assert [(finding.check, finding.project) for finding in found] == [("project", 987654)] * 2
+    assert found[0].mend == "second-look setup --project 987654"
     gone = clinic.project("doctor: gone", 1, 1)
     call(clinic.admin, "DELETE", f"/api/projects/{gone}/")
     errors = [finding for finding in clinic.findings(gone) if finding.severity == "error"]
@@ -460,7 +460,7 @@ def test_what_label_studio_blocks_and_how_it_was_started(
         found = {finding.check: finding for finding in clinic.findings(number) if finding.carried_out}
         assert set(found) == {
             *("ml-address-blocked", "webhook-address-blocked", "task-lock", "store"),
-            *("ml-backend", "webhook", "sampling", "bulk-import"),
+            *("project", "ml-backend", "webhook", "sampling", "bulk-import"),
         }
         assert "127.0.0.0/8" in found["ml-address-blocked"].what
         assert "ML_BLOCK_LOCAL_IP=false" in found["ml-address-blocked"].mend
