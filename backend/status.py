@@ -38,6 +38,7 @@ def of_project(store: Store, settings: Settings, project_id: int) -> dict[str, A
         return {
             "project": project_id,
             "title": project.title,
+            "connection": project.connection,
             "seconds_since_sync": None if project.synced_at is None else round(time.time() - project.synced_at, 1),
             "alarms": list(project.alarms),
             "tasks": tasks,

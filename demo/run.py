@@ -20,13 +20,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from backend import status
+from backend.connection import set_up
+from backend.label_studio import open_client
 from backend.settings import Settings
 from demo import datafolder, labelstudio
 from demo.datafolder import DataFolder, DataFolderError
 from demo.phantoms import write_phantoms
 from demo.stack import Service, Stack, StackError
-from tasks.client import Client, LabelStudioError
-from tasks.project import Connection, connect
+from tasks.client import LabelStudioError
 from tasks.schema import Schema, SchemaError, parse_label_config
 from tasks.store import Store
 
@@ -210,8 +211,10 @@ def _prepare(
     kept.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
     program = str(Path(sys.executable).parent / "second-look")
     stack.start(Service("backend", [program, "serve"], environment, lambda: _answers(f"{settings.url}/health")))
-    client = Client(url, token)
-    connect(client, project, Connection(settings.url, settings.username, credentials.backend_password))
+    store = Store.open(settings.database)
+    client = open_client(settings)
+    with store.turn(project):
+        set_up(store, client, settings, project)
     client.close()
     stack.start(Service("worker", [program, "worker"], environment, None))
     stack.state["demo"] = {"url": url, "project": project, "data": str(read.folder), "label_config": str(config_path)}

@@ -26,6 +26,8 @@ def status(as_json: Json = False) -> None:
 
 def _print_project(project: dict[str, Any]) -> None:
     console.print(f"\n[bold]Project {project['project']}[/bold] {project['title']}")
+    if project["connection"] == "none":
+        console.print("  disconnected: it is looked after no more")
     for alarm in project["alarms"]:
         console.print(f"  [red]alarm[/red] {alarm}")
     console.print(f"  tasks {project['tasks']}, open {project['tasks_open']}, annotations {project['annotations']}")

@@ -169,7 +169,8 @@ def test_setup_dry_and_twice_and_disconnect(house: House, label_studio: Any) -> 
         events = [row.event for row in session.query(Entry).order_by(Entry.seq)]
     assert [event for event in events if event in ("connected", "disconnected")] == ["connected", "disconnected"]
 
-    # The worker leaves it alone, also at the end of a cycle that was running; and setting it up again takes the published order up where it was.
+    # The worker leaves it alone, also at the end of a cycle that was running; setting it up again takes the published
+    # order up where it was.
     worker = Worker(house.settings, house.store)
     worker.look_after_all()
     queue.flip(house.store, house.client, project, 1)
