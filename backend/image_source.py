@@ -9,5 +9,5 @@ from tasks.images import Images
 def open_images(settings: Settings, client: Client) -> Images:
     """Images fetched with `client`'s authority; close them before it."""
     cache = ImageCache(settings.state_dir / "images", int(settings.image_cache_gb * 1e9))
-    policy = settings.image_policy
-    return Images(client.base_url, client.http, cache, settings.max_image_mb * 1_000_000, policy)
+    limit = settings.max_image_mb * 1_000_000
+    return Images(client.base_url, client.http, cache, limit, settings.image_policy, settings.ca_file)

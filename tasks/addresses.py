@@ -136,13 +136,17 @@ class _Guarded(httpcore.NetworkBackend):
         raise failure or httpcore.ConnectError(f"{host} has no address")
 
 
-def guarded_client(policy: AddressPolicy) -> httpx.Client:
+def guarded_client(policy: AddressPolicy, ca_file: str = "") -> httpx.Client:
     """A client without credentials that asks only what `policy` allows; requests raise AddressRefused for the rest.
+
+    ca_file: certificates (PEM) that those of hosts may be signed by, beside the public ones.
 
     Host header, TLS server name and certificate check keep the host's name. Proxies of the environment are not used:
     a proxy would resolve names out of our sight.
     """
     tls = httpx.create_ssl_context()
+    if ca_file:
+        tls.load_verify_locations(ca_file)
     transport = httpx.HTTPTransport(verify=tls)
     # httpx passes no network backend on to httpcore (its pull request 3749 is open), so its pool is replaced.
     transport._pool = httpcore.ConnectionPool(

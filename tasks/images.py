@@ -56,19 +56,25 @@ class Images:
     """The images of one Label Studio at `base_url` (which may have a sub-path).
 
     `http` is authorised to that Label Studio and used for nothing else; other hosts are asked, where `policy` allows
-    them, by a client of our own that knows no credentials. No image may pass `max_image_bytes`. Threads may share one
-    object.
+    them, by a client of our own that knows no credentials and trusts `ca_file` beside the public certificates. No image
+    may pass `max_image_bytes`. Threads may share one object.
     """
 
     def __init__(
-        self, base_url: str, http: httpx.Client, cache: ImageCache, max_image_bytes: int, policy: AddressPolicy
+        self,
+        base_url: str,
+        http: httpx.Client,
+        cache: ImageCache,
+        max_image_bytes: int,
+        policy: AddressPolicy,
+        ca_file: str = "",
     ) -> None:
         base = httpx.URL(base_url)
         self._base = base
         self._origin = str(base.copy_with(path="/", query=None, fragment=None)).rstrip("/")
         self._prefix = base.path.rstrip("/")
         self._authorised = http
-        self._plain = guarded_client(policy)
+        self._plain = guarded_client(policy, ca_file)
         self._cache = cache
         self._max_image_bytes = max_image_bytes
 

@@ -286,15 +286,14 @@ def certificate(folder: Path, name: str) -> Path:
     return path
 
 
-def test_tls_keeps_the_name_of_the_host(names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls_keeps_the_name_of_the_host(names: dict[str, Any], tmp_path: Path) -> None:
     pem = certificate(tmp_path, "images.example")
-    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(pem)
     asked_for: list[str | None] = []
     tls.sni_callback = lambda _, name, __: asked_for.append(name)
     names["images.example"] = names["other.example"] = lambda: ["127.0.0.1"]
-    with serving(tls=tls) as (port, hosts), guarded_client(LOOPBACK) as client:
+    with serving(tls=tls) as (port, hosts), guarded_client(LOOPBACK, str(pem)) as client:
         assert client.get(f"https://images.example:{port}/").status_code == 200
         with pytest.raises(httpx.ConnectError, match="certificate"):
             client.get(f"https://other.example:{port}/")
