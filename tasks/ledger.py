@@ -65,31 +65,44 @@ def append(
     All entries of a transaction bear one time, later than any before it, whatever the clock does: the entries up to a
     time are always what some transactions wrote, whole.
     """
-    transaction = session.get_transaction() or session.begin()
-    if session.info.get("ledger", (None, {}))[0] is not transaction:
-        session.info["ledger"] = (transaction, {})
-    times = session.info["ledger"][1]
-    if project_id not in times:
-        lock_project(session, project_id)  # every other writer of this chain waits for our commit
-    last = session.execute(
-        select(Entry.hash, Entry.at).where(Entry.project_id == project_id).order_by(Entry.seq.desc()).limit(1)
-    ).first()
-    if project_id not in times:
-        times[project_id] = _after(last.at if last else None)
+    end = _end(session, project_id)
     entry = Entry(
         project_id=project_id,
-        at=times[project_id],
+        at=end.at,
         event=event,
         task_id=task_id,
         annotation_id=annotation_id,
         actor=actor,
         body=json.loads(json.dumps(body)),  # as it will be read back: tuples become lists before they are hashed
-        previous=last.hash if last else ROOT,
+        previous=end.hash,
     )
-    entry.hash = digest(entry)
+    end.hash = entry.hash = digest(entry)
     session.add(entry)
-    session.flush()
     return entry
+
+
+@dataclass
+class _End:
+    """Where a transaction's next entry goes."""
+
+    hash: str
+    at: str
+
+
+def _end(session: Session, project_id: int) -> _End:
+    """The chain's end: read once a transaction, since nobody else writes to the chain until it is over."""
+    transaction = session.get_transaction() or session.begin()
+    scope = (transaction, session.get_nested_transaction())  # a savepoint rolled back takes entries with it
+    if session.info.get("ledger", (None, {}))[0] != scope:
+        session.info["ledger"] = (scope, {})
+    ends: dict[int, _End] = session.info["ledger"][1]
+    if project_id not in ends:
+        lock_project(session, project_id)  # every other writer of this chain waits for our commit
+        last = session.execute(
+            select(Entry.hash, Entry.at).where(Entry.project_id == project_id).order_by(Entry.seq.desc()).limit(1)
+        ).first()
+        ends[project_id] = _End(last.hash if last else ROOT, _after(last.at if last else None))
+    return ends[project_id]
 
 
 def _after(last: str | None) -> str:
