@@ -131,3 +131,71 @@ def test_a_changed_label_config_makes_a_training_due(store: Store, settings: Set
     add_version(store, age=100, seconds=1)
     store.register_project(1, CONFIG.replace('value="benign"', 'value="harmless"'))
     assert schedule.training_due(store, settings, 1) == "the label config has changed"
+
+
+def add_job(store: Store, kind: str, state: str, started: float, finished: float | None) -> None:
+    with store.begin() as session:
+        job = Job(project_id=1, kind=kind, state=state, created_at=0.0, started_at=started, finished_at=finished)
+        session.add(job)
+
+
+def set_task(store: Store, **fields: object) -> None:
+    with store.begin() as session:
+        task = session.get_one(Task, (1, 1))
+        for name, value in fields.items():
+            setattr(task, name, value)
+
+
+def test_tasks_that_nobody_looked_at_are_caught_up_with(store: Store) -> None:
+    add_task(store)
+    assert schedule.catch_up_due(store, 1) is None  # the first model's cycle reads them
+    add_version(store, age=100, seconds=1)
+    assert schedule.catch_up_due(store, 1) == "1 new or changed images"
+    for done in ({"pixels": "digest"}, {"image_error": "no image"}, {"deleted_at": 1.0}):
+        set_task(store, pixels=None, image_error=None, deleted_at=None)
+        set_task(store, **done)
+        assert schedule.catch_up_due(store, 1) is None
+
+
+def test_an_order_made_elsewhere_catches_up_with_nothing(store: Store) -> None:
+    add_task(store)
+    add_version(store, age=100, seconds=1)
+    with store.begin() as session:
+        session.get_one(Project, 1).probabilities = "elsewhere.csv"
+    assert schedule.catch_up_due(store, 1) is None
+
+
+@pytest.mark.parametrize("kind", ["cycle", "catch-up"])
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_another_job_sees_to_it(store: Store, kind: str, state: str) -> None:
+    add_task(store)
+    add_version(store, age=100, seconds=1)
+    add_job(store, kind, state, time.time(), None)
+    assert schedule.catch_up_due(store, 1) is None
+
+
+def test_images_that_come_one_at_a_time_leave_half_of_the_time(store: Store) -> None:
+    add_task(store)
+    add_version(store, age=100, seconds=1)
+    add_job(store, "catch-up", "done", time.time() - 90, time.time() - 40)
+    assert schedule.catch_up_due(store, 1) is None
+    add_job(store, "catch-up", "done", time.time() - 70, time.time() - 40)
+    assert schedule.catch_up_due(store, 1) is not None
+
+
+def test_what_a_failed_training_has_read_is_caught_up_with_once(store: Store) -> None:
+    add_task(store)
+    set_task(store, pixels="digest")
+    add_version(store, age=100, seconds=1)
+    add_job(store, "cycle", "failed", time.time() - 50, time.time() - 40)
+    assert schedule.catch_up_due(store, 1) == "what a failed job has read"
+    add_job(store, "catch-up", "failed", time.time() - 50, time.time() - 40)
+    assert schedule.catch_up_due(store, 1) is None
+    add_job(store, "catch-up", "done", time.time() - 30, time.time() - 20)
+    assert schedule.catch_up_due(store, 1) is None
+
+
+def test_weights_alone_make_no_training_due(store: Store, settings: Settings) -> None:
+    add_version(store, age=100, seconds=1)
+    store.register_project(1, CONFIG.replace('name="bom"', 'name="bom" model_weight="3" required="true"'))
+    assert schedule.training_due(store, settings, 1) is None

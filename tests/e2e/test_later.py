@@ -100,7 +100,9 @@ def annotated_task(loop: Running) -> int:
 
 def test_unchanged_heads_survive_a_changed_label_config(loop: Running, until: Callable[..., None]) -> None:
     config = without(loop.label_config, "foci").replace('<Choice value="taller"', '<Choice value="higher"')
-    configure(loop, config)
+    with loop.store.turn(loop.project):  # planned under the old config and not sent when the new one comes
+        plan.extend_head(loop.store, registry(loop), loop.settings, loop.project, 1, 5)
+        configure(loop, config)
     until(published(loop, 2))
 
     before, after = (registry(loop).version(loop.project, version) for version in (1, 2))
@@ -118,6 +120,8 @@ def test_unchanged_heads_survive_a_changed_label_config(loop: Running, until: Ca
     assert facts(loop)["model"]["archived"] == {"foci": 1}
     assert (before / "heads.safetensors").exists()
     with loop.store.begin() as session:
+        unsent = select(Published).where(Published.version == 1, Published.prediction_id.is_(None))
+        assert session.scalars(unsent).all() == []  # forgotten, where they had answers that are gone
         rows = session.scalars(select(Published).where(Published.version == 2)).all()
         controls = {result["from_name"] for row in rows for result in row.shown}
         reasons = session.scalars(select(Version.metrics).order_by(Version.number)).all()
