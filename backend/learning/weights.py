@@ -29,19 +29,19 @@ def save_crossfit(fit: CrossFit, path: Path) -> None:
         "multiple": dict(fit.multiple),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_whole(tensors, about, path)
+    save_whole(tensors, {"crossfit": about}, path)  # one key: their order in the file is random
 
 
 def temperatures(path: Path) -> dict[str, float]:
     """The calibration alone of what save_crossfit wrote: each head's temperature."""
-    found: dict[str, float] = metadata(path)["temperatures"]
+    found: dict[str, float] = metadata(path)["crossfit"]["temperatures"]
     return found
 
 
 def load_crossfit(path: Path) -> CrossFit:
     """Read what save_crossfit wrote. Raises WeightsError where the file is not one."""
     try:
-        about, tensors = metadata(path), load_file(path)
+        about, tensors = metadata(path)["crossfit"], load_file(path)
         names, sizes = tuple(about["names"]), tuple(about["sizes"])
         folds = len(tensors) // len(ARRAYS)
         parts = [{name: tensors[f"{fold}.{name}"].numpy() for name in ARRAYS} for fold in range(folds)]
