@@ -160,7 +160,7 @@ class Job(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
-    kind: Mapped[str]  # cycle
+    kind: Mapped[str]  # cycle, catch-up or probabilities
     state: Mapped[str]  # queued, running, done, failed
     reason: Mapped[str] = mapped_column(default="")
     step: Mapped[str] = mapped_column(default="")

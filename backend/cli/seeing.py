@@ -35,6 +35,10 @@ def _print_project(project: dict[str, Any]) -> None:
         console.print(f"  [yellow]task {failed['task']}[/yellow] {failed['reason']}")
     for task in project["tasks_with_problems"]:
         console.print(f"  [yellow]task {task['task']}[/yellow] {'; '.join(task['problems'])}")
+    reading = project["catching_up"]
+    if reading["waiting"]:
+        doing = (reading["job"] or {}).get("state") == "running"
+        console.print(f"  {reading['waiting']} images to be read{': ' + reading['job']['step'] if doing else ''}")
     queue, training, job = project["queue"], project["training"], project["training"]["job"]
     console.print(f"  queue {queue['published'] or 'not published yet'}: {queue['open']} of {queue['size']} still open")
     if project["probabilities"] is not None:
@@ -56,6 +60,8 @@ def _print_project(project: dict[str, Any]) -> None:
             f"  model v{project['model']['version']}, learnt from {project['model']['labels']} labelled tasks"
         )
         console.print(table)
+        for head, version in project["model"]["archived"].items():
+            console.print(f"  {head} is no longer in the label config; version {version} keeps what was learnt of it")
 
 
 FIGURES = ("accuracy", "macro_f1", "auc", "ece")
