@@ -17,7 +17,7 @@ from backend.learning.fold_backbones import load_backbones
 from backend.registry import Registry
 from backend.scored import Floats
 from backend.settings import Settings
-from tasks import queue
+from tasks import queue, reopen
 from tasks.client import Client
 from tasks.images import Images
 from tasks.pace import head_size
@@ -89,13 +89,16 @@ class Work(ABC):
 
     def _publish(self, version: int) -> None:
         """Publish the head of a version's order, then let it take over."""
-        self._begin("publishing the queue", version)
+        progress = self._begin("publishing the queue", version)
         size = head_size(self.store, self.project_id, self.settings.batch_size, self.settings.head_hours)
         with self.store.turn(self.project_id):
             wanted = size - queue.size(self.store, self.project_id, version)  # a killed attempt may have begun
             plan.extend_head(self.store, self.registry, self.settings, self.project_id, version, max(wanted, 0))
             self._push(version)
+            # Before the flip: until then no order knows them, after it every task of the order is open.
+            reopen.reopen(self.store, self.client, self.project_id, version, progress)
             queue.flip(self.store, self.client, self.project_id, version)
+            reopen.close(self.store, self.client, self.project_id)
 
     def _push(self, version: int) -> None:
         while True:
