@@ -1,6 +1,8 @@
 """`demo --check`: the whole loop, unattended, in a fresh folder, judged by what Label Studio really did."""
 
+import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ from sqlalchemy import func, select
 
 from backend import status
 from demo import labelstudio, oracle, run, truth
+from demo.annotated import imported, judge
+from demo.labelstudio import Account
 from demo.oracle import Annotator, Visit
 from demo.run import Running
-from tasks import ledger, queue
+from tasks import ledger, queue, reopen
 from tasks.client import Client
 from tasks.ranking.interleave import queue_key
 from tasks.tables import Annotation, Entry, Job, Published
@@ -25,32 +29,52 @@ PATIENCE = 600.0  # seconds for the worker to catch up
 
 
 def check(
-    folder: Path, data: Path | None, label_config: Path | None, sample: int | None, console: Console
+    folder: Path,
+    data: Path | None,
+    label_config: Path | None,
+    sample: int | None,
+    console: Console,
+    annotated: bool = False,
 ) -> dict[str, Any]:
     """Start the stack in a fresh folder, let two annotators answer in turn until it retrained twice and refilled once.
+
+    annotated: the recorded labels are annotations that the admin imported; two others review them, since Label Studio
+    serves nobody what they annotated.
 
     Returns the figures of the README and `closed`, whether all of the loop held. images_per_second is end to end:
     tasks, over the seconds from the worker's start to the first published queue.
     """
     began = time.monotonic()
-    with run.started(folder, data, label_config, sample, console, RETRAIN_AFTER) as running:
+    with run.started(folder, data, label_config, sample, console, RETRAIN_AFTER, annotated) as running:
+        before = imported(running)
         seconds = run.first_queue(running, console)
         first_queue = time.monotonic() - began
-        visits = _annotate(running)
-        return _judge(running, visits, seconds, first_queue)
+        second = labelstudio.sign_up(running.admin, running.credentials.annotator)
+        first = labelstudio.sign_up(running.admin, _reviewer()) if annotated else running.admin
+        people = [
+            Annotator(first, running.project, running.schema, "reviewer" if annotated else "admin"),
+            Annotator(second, running.project, running.schema, "annotator"),
+        ]
+        visits = _annotate(running, people)
+        value = _judge(running, visits, seconds, first_queue)
+        if annotated:
+            found = judge(running, before)
+            value |= found
+            held = found["reopened"] and not found["reopened_left_open"] and not found["annotations_changed"]
+            value["closed"] = value["closed"] and bool(held)
+        return value
 
 
-def _annotate(running: Running) -> list[Visit]:
+def _reviewer() -> Account:
+    return Account("reviewer@example.com", secrets.token_urlsafe(12))
+
+
+def _annotate(running: Running, people: Sequence[Annotator]) -> list[Visit]:
     """Answer until two retrainings and a refill have happened, or nothing is left to answer.
 
     The first training took minutes and a retraining rests twice as long, so the first one is asked for in Label
     Studio, as an admin would by "Start training"; the second comes by itself, when enough was answered.
     """
-    second = labelstudio.sign_up(running.admin, running.credentials.annotator)
-    people = [
-        Annotator(running.admin, running.project, running.schema, "admin"),
-        Annotator(second, running.project, running.schema, "annotator"),
-    ]
     visits: list[Visit] = []
     while (trained := _events(running, "trained")) <= RETRAININGS or _events(running, "refilled") < REFILLS:
         if trained <= RETRAININGS and _events(running, "refilled") >= REFILLS and not _labels_needed(running):
@@ -64,8 +88,7 @@ def _annotate(running: Running) -> list[Visit]:
         running.stack.check()
         if not answered:
             break
-    _await_ledger(running, visits)
-    second.close()
+    _await_worker(running, visits)
     return visits
 
 
@@ -92,12 +115,13 @@ def _in_ledger(running: Running) -> set[int]:
         return {number for number in session.scalars(query) if number is not None}
 
 
-def _await_ledger(running: Running, visits: list[Visit]) -> None:
-    """Give the worker time to hear of the last answers, and to publish what it is training."""
+def _await_worker(running: Running, visits: list[Visit]) -> None:
+    """Give the worker time to hear of the last answers, to publish what it is training and to close what it left."""
     sent = {visit.annotation for visit in visits}
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        if sent <= _in_ledger(running) and _events(running, "published") == _events(running, "trained"):
+        published = _events(running, "published") == _events(running, "trained")
+        if published and sent <= _in_ledger(running) and not reopen.to_close(running.store, running.project):
             return
         running.stack.check()
         time.sleep(0.5)

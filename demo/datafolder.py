@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from tasks.codec import decode_current
+from tasks.codec import decode_current, encode_labels
 from tasks.schema import Head, Labels, Schema
 
 TRUE = "true_"
@@ -72,12 +72,23 @@ class DataFolder:
         """Files of the rows without any recorded label."""
         return tuple(row.file for row in self.rows if not row.recorded)
 
-    def task_data(self) -> list[dict[str, Any]]:
+    def task_data(self, recorded: bool = True) -> list[dict[str, Any]]:
         """One `data` object a row, as Label Studio imports it; every value a text, "" where the CSV has none.
 
         The image is an address that Label Studio serves when the folder is a local storage below `document_root`.
+        recorded: with the recorded labels. Without, their fields are "": the label config may show them all the same.
         """
-        return [self._data(row) for row in self.rows]
+        labels = () if recorded else {head.current or head.name for head in self.schema.heads}
+        return [
+            {field: "" if field in labels else text for field, text in self._data(row).items()} for row in self.rows
+        ]
+
+    def annotations(self, user: int) -> dict[str, list[dict[str, Any]]]:
+        """The recorded labels as annotations by that user, as Label Studio imports them, by file; for `task_data` with
+        recorded=False. Rows without a recorded label have none.
+        """
+        recorded = {row.file: encode_labels(self.schema, row.recorded) for row in self.rows}
+        return {file: [{"result": result, "completed_by": user}] for file, result in recorded.items() if result}
 
     def sample(self, n: int, seed: int) -> "DataFolder":
         """Up to n rows, drawn by whole groups (patients) and left in their order; the same for the same seed."""

@@ -240,16 +240,21 @@ def import_tasks(
     data: Sequence[Mapping[str, Any]],
     label_config: str,
     progress: Callable[[int], None] | None = None,
+    annotations: Mapping[str, list[dict[str, Any]]] | None = None,
 ) -> int:
     """Import task data into the project; those whose `file` is there already are left as they are.
 
     data: one mapping a task, with a `file` that names it. Fields that the config names and a task lacks become "",
     since one lacking field makes Label Studio refuse the whole request. `progress` is told how many are done.
-    Returns how many were imported now.
+    annotations: of tasks, by their file. Returns how many were imported now.
     """
-    empty = dict.fromkeys(config_fields(label_config), "")
+    empty, annotations = dict.fromkeys(config_fields(label_config), ""), annotations or {}
     present = {task["data"].get("file") for task in list_tasks(session, project)}
-    missing = [{"data": empty | dict(row)} for row in data if row["file"] not in present]
+    missing = [
+        {"data": empty | dict(row), "annotations": annotations.get(row["file"], [])}
+        for row in data
+        if row["file"] not in present
+    ]
     for start in range(0, len(missing), BATCH):
         if progress is not None:
             progress(len(data) - len(missing) + start)

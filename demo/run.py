@@ -119,8 +119,12 @@ def started(
     sample: int | None,
     console: Console,
     retrain_after: int = RETRAIN_AFTER,
+    annotated: bool = False,
 ) -> Iterator[Running]:
-    """The stack with everything but the first model; stopped at the end. Raises DemoError."""
+    """The stack with everything but the first model; stopped at the end. Raises DemoError.
+
+    annotated: recorded labels are imported as annotations by the admin.
+    """
     if data is not None and label_config is None:
         raise DemoError("a data folder needs its label config: --label-config, or CONFIG= with make")
     folder = folder.resolve()
@@ -140,7 +144,15 @@ def started(
             for problem in read.problems:
                 console.print(f"[yellow]{problem}[/yellow]")
             running = _prepare(
-                stack, url, credentials, read, schema, (label_config or CONFIG).resolve(), retrain_after, progress
+                stack,
+                url,
+                credentials,
+                read,
+                schema,
+                (label_config or CONFIG).resolve(),
+                retrain_after,
+                annotated,
+                progress,
             )
             progress.stop()
             yield running
@@ -176,6 +188,7 @@ def _prepare(
     schema: Schema,
     config_path: Path,
     retrain_after: int,
+    annotated: bool,
     progress: Progress,
 ) -> Running:
     config, folder = config_path.read_text(), stack.folder
@@ -183,9 +196,15 @@ def _prepare(
     token = labelstudio.personal_access_token(admin, credentials)
     project = labelstudio.create_project(admin, f"Second Look: {read.folder.name}", config)["id"]
     labelstudio.register_local_storage(admin, project, read.folder)
+    user = labelstudio.call(admin, "GET", "/api/current-user/whoami")["id"]
     tasks = progress.add_task("importing tasks", total=len(read.rows))
     labelstudio.import_tasks(
-        admin, project, read.task_data(), config, lambda done: progress.update(tasks, completed=done)
+        admin,
+        project,
+        read.task_data(recorded=not annotated),
+        config,
+        lambda done: progress.update(tasks, completed=done),
+        read.annotations(user) if annotated else None,
     )
 
     backend_port = stack.port("backend", 9090)

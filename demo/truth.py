@@ -1,5 +1,6 @@
 """What only the demo knows: how good each version is against the truth, and which labels on record were corrected."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from backend.scored import Scored
 from backend.snapshot import Snapshot
 from demo.datafolder import DataFolder
 from tasks.codec import to_targets
+from tasks.labels import settle
 from tasks.schema import Schema
 from tasks.store import Store
 from tasks.tables import Annotation, Task, Version
@@ -47,17 +49,11 @@ def metrics_by_version(
 
 
 def corrected(store: Store, project: int) -> int:
-    """Tasks whose annotation differs from a label on record, in any control."""
+    """Tasks whose settled labels differ from those on record, in any control."""
+    said: dict[int, list[Annotation]] = defaultdict(list)
     with store.begin() as session:
-        pairs = session.execute(
-            select(Annotation.task_id, Annotation.labels, Task.current)
-            .join(Task, (Task.project_id == Annotation.project_id) & (Task.id == Annotation.task_id))
-            .where(Annotation.project_id == project, Annotation.origin == "person", Annotation.deleted_at.is_(None))
-        ).all()
-    return len(
-        {
-            row.task_id
-            for row in pairs
-            if any(list(row.labels[head]) != list(said) for head, said in row.current.items() if head in row.labels)
-        }
-    )
+        for row in session.scalars(select(Annotation).where(Annotation.project_id == project)):
+            said[row.task_id].append(row)
+        tasks = session.scalars(select(Task).where(Task.project_id == project)).all()
+    settled = [settle(said[task.id], task.current) for task in tasks]
+    return sum(any(row.labels.get(head, known) != known for head, known in row.current.items()) for row in settled)

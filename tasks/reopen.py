@@ -88,9 +88,23 @@ def reopen(
 
 
 def close(store: Store, client: Client, project_id: int) -> int:
-    """Close what is held open and was reviewed, or is in no order that is published or about to be.
+    """Close what is held open and should not be; returns how many.
 
-    Returns how many. A submit that is still under way on a closed task arrives and counts all the same.
+    A submit that is still under way on a closed task arrives and counts all the same.
+    """
+    return _close(store, client, project_id, to_close(store, project_id))
+
+
+def close_all(store: Store, client: Client, project_id: int) -> int:
+    """Close every task of the project that we hold open; returns how many."""
+    with store.begin() as session:
+        held = _held(session, project_id)
+    return _close(store, client, project_id, held)
+
+
+def to_close(store: Store, project_id: int) -> dict[int, int]:
+    """What is held open and was reviewed, or is in no order that is published or about to be; with the overlap to
+    give back.
     """
     publishing = select(Job.version).where(
         Job.project_id == project_id, Job.state.in_(["queued", "running"]), Job.version.is_not(None)
@@ -101,27 +115,27 @@ def close(store: Store, client: Client, project_id: int) -> int:
         or_(Published.version.in_(published), Published.version.in_(publishing)),
     )
     left = or_(Task.id.not_in(kept), Task.id.in_(reviewed(project_id)), Task.annotations == 0)
-    return _close(store, client, project_id, left)
-
-
-def close_all(store: Store, client: Client, project_id: int) -> int:
-    """Close every task of the project that we hold open; returns how many."""
-    return _close(store, client, project_id)
-
-
-def _close(store: Store, client: Client, project_id: int, *conditions: ColumnElement[bool]) -> int:
     with store.begin() as session:
-        held = select(Task).where(Task.project_id == project_id, Task.overlap_before.is_not(None))
-        for task in session.scalars(held.where(Task.deleted_at.is_not(None))):
-            task.overlap_before = None
-        before = {task.id: task.overlap_before for task in session.scalars(held.where(*conditions))}
+        return _held(session, project_id, left)
+
+
+def _held(session: Session, project_id: int, *conditions: ColumnElement[bool]) -> dict[int, int]:
+    rows = session.execute(
+        select(Task.id, Task.overlap_before).where(
+            Task.project_id == project_id, Task.deleted_at.is_(None), Task.overlap_before.is_not(None), *conditions
+        )
+    )
+    return {row.id: row.overlap_before for row in rows}
+
+
+def _close(store: Store, client: Client, project_id: int, before: dict[int, int]) -> int:
     if not before:
         return 0
     mode, closed = client.project(project_id)["skip_queue"], 0
     for page in _pages(client, project_id, list(before)):
         for remote in page:
             # Less than what we hold it open by: somebody changed the project's overlap, and with it all tasks'.
-            overlap = min(remote["overlap"], before[remote["id"]] or remote["overlap"])
+            overlap = min(remote["overlap"], before[remote["id"]])
             wanted = {"overlap": overlap, "is_labeled": _is_done(remote, overlap, mode)}
             if any(remote[field] != value for field, value in wanted.items()):
                 client.update_task(remote["id"], **wanted)

@@ -20,6 +20,9 @@ def demo(
     check: Annotated[
         bool, typer.Option("--check", help="Run the whole loop unattended in a fresh folder, and stop")
     ] = False,
+    annotated: Annotated[
+        bool, typer.Option("--annotated", help="With --check: the labels on record are imported as annotations")
+    ] = False,
     reset: Annotated[bool, typer.Option("--reset", help="Remove the demo's folder")] = False,
     as_json: Json = False,
 ) -> None:
@@ -28,6 +31,8 @@ def demo(
     from demo import check as checking
     from demo import run
 
+    if annotated and not check:
+        raise fail("--annotated goes with --check: a demo shows labels that are on record")
     try:
         if reset:
             run.reset(folder)
@@ -37,7 +42,7 @@ def demo(
             show(value, as_json, answering.before_and_after(value))
         elif check:
             with tempfile.TemporaryDirectory(prefix="second-look-") as fresh:
-                value = checking.check(Path(fresh), data, label_config, sample, Console(stderr=True))
+                value = checking.check(Path(fresh), data, label_config, sample, Console(stderr=True), annotated)
             show(value, as_json, json.dumps(value, indent=1))
             if not value["closed"]:
                 raise typer.Exit(1)
