@@ -216,7 +216,9 @@ def test_setup_refuses_with_a_reason(
 
 def test_before_the_first_model_every_task_abstains(connected: FlaskClient) -> None:
     tasks = [{"id": number, "data": {"image": "/data/upload/a.png"}} for number in (3, 1, 2)]
-    response = connected.post("/predict", json={"tasks": tasks, "project": "7.1795277263", "label_config": LABEL_CONFIG})
+    response = connected.post(
+        "/predict", json={"tasks": tasks, "project": "7.1795277263", "label_config": LABEL_CONFIG}
+    )
     assert response.get_json() == {"results": [{"result": [], "score": 0.0, "model_version": "v0-live"}] * 3}
 
 
