@@ -35,6 +35,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Find any entry altered, removed or moved, and by the heads kept elsewhere a cut tail; exits 1 if there is one."""
+    from rich.text import Text
     from sqlalchemy import select
 
     from backend import kept_heads
@@ -57,7 +58,7 @@ def verify(
     value = {"project": number, **kept_heads.as_json(head), "kept_heads": len(kept), "broken": broken}
     text = f"whole: {head.length} entries, {len(kept)} kept heads agree, the store holds the same labels"
     lines = [*broken, f"{len(broken)} breaks in {head.length} entries"] if broken else [text]
-    show(value, as_json, "\n".join([*lines, f"head {head.hash}:{head.length}"]))
+    show(value, as_json, Text("\n".join([*lines, f"head {head.hash}:{head.length}"])))  # a class may have brackets
     if broken:
         raise typer.Exit(1)
 
