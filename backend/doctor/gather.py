@@ -171,26 +171,29 @@ def _servings(session: Session, project: Project) -> list[Serving]:
         .order_by(Annotation.created_at.desc())
         .limit(LATELY)
     ).all()
-    published = session.scalars(select(Published).where(Published.project_id == project.id)).all()
-    place = {row.prediction_id: row for row in published}
-    head = [row for row in published if row.version == version.number]
-    taken = {row.task_id: inf for row in head}  # when a task of the head was first annotated or skipped as such
-    entered = {row.task_id: row.at for row in head}
+    of_order = select(Published.task_id, Published.at).where(Published.project_id == project.id)
+    entered = dict(session.execute(of_order.where(Published.version == version.number)).tuples().all())
+    taken = dict.fromkeys(entered, inf)  # when a task of the head was first annotated or skipped as such
     for task, moment in session.execute(select(Annotation.task_id, Annotation.created_at).where(*of_project)):
         if task in taken and (made := _seconds(moment)) > entered[task]:
             taken[task] = min(taken[task], made)
+    begun_from = select(Published.prediction_id, Published.version, Published.rank).where(
+        Published.project_id == project.id,
+        Published.prediction_id.in_({row.parent_prediction for row in served if row.parent_prediction is not None}),
+    )
+    place = {number: (name, rank) for number, name, rank in session.execute(begun_from)}
     return [
         Serving(
             task=row.task_id,
             by=row.completed_by,
             at=at,
-            version=None if begun is None else begun.version,
-            rank=None if begun is None else begun.rank,
+            version=began[0],
+            rank=began[1],
             head_open=any(entered[task] <= at < taken[task] for task in taken),
         )
         for row in served
         if (at := _seconds(row.created_at) - (row.lead_time or 0.0)) >= version.published_at
-        for begun in [place.get(row.parent_prediction) if row.parent_prediction is not None else None]
+        for began in [place.get(row.parent_prediction, (None, None))]
     ]
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from backend.app import create_app
 from backend.cli import app
 from backend.doctor import CHECKS, examine
 from backend.doctor.findings import Finding
+from backend.doctor.gather import gather
+from backend.doctor.observed import BULK_FLAG
+from backend.doctor.server import bulk_import
 from backend.settings import Settings
 from demo import labelstudio
 from demo.labelstudio import call
@@ -456,16 +459,20 @@ def test_what_label_studio_blocks_and_how_it_was_started(
     )
     with opened(shut, tmp_path) as clinic:
         jobs.renew(clinic.store, "this-test:1:0")
-        number = clinic.project("doctor: shut", 5_000, 0, connect=False)
+        number = clinic.project("doctor: shut", 1, 0, connect=False)
         found = {finding.check: finding for finding in clinic.findings(number) if finding.carried_out}
         assert set(found) == {
             *("ml-address-blocked", "webhook-address-blocked", "task-lock", "store"),
-            *("project", "ml-backend", "webhook", "sampling", "bulk-import"),
+            *("project", "ml-backend", "webhook", "sampling"),
         }
         assert "127.0.0.0/8" in found["ml-address-blocked"].what
         assert "ML_BLOCK_LOCAL_IP=false" in found["ml-address-blocked"].mend
         assert "SSRF_PROTECTION_ENABLED=false" in found["webhook-address-blocked"].mend
-        assert "5000 tasks" in found["bulk-import"].what
+        (small,) = gather(clinic.settings, number)[1]
+        assert list(bulk_import(small)) == []
+        assert small.backend.flags[BULK_FLAG] is False
+        (slow,) = bulk_import(replace(small, remote=small.remote | {"task_number": 120_000}))
+        assert "120000 tasks" in slow.what
         locks = [finding for finding in clinic.findings(number) if finding.check == "task-lock"]
         assert [finding.severity for finding in locks] == ["error", "warning"]  # too short a setting, too long a lock
         assert [f.severity for f in clinic.findings(number, task_lock_hours=24.0) if f.check == "task-lock"] == [
