@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from werkzeug.serving import make_server
 
 from backend import jobs
@@ -224,3 +225,16 @@ def test_another_password_is_named(scene: Callable[..., Any], serve: Callable[[]
     with pytest.raises(LabelStudioError, match=r"refuses the password: .*SECOND_LOOK_PASSWORD"):
         connect(s.client, s.project, Connection(serve(), USER, "another"))
     assert connections(s) == ([], [])
+
+
+def test_a_backend_without_password_serves_its_own_machine(scene: Callable[..., Any], settings: Settings) -> None:
+    s = scene(0)
+    with served(settings.model_copy(update={"password": SecretStr("")})) as here:
+        open_to_us = Connection(here, USER, "")
+        assert connect(s.client, s.project, open_to_us)[:2] == [
+            f"webhook: {here}/webhook added",
+            f"ML backend: {here} added",
+        ]
+        assert connect(s.client, s.project, open_to_us) == []
+        assert hears_events(s.client, s.project, open_to_us)
+        assert connections(s)[1][0]["headers"] == {}
