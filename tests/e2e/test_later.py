@@ -171,6 +171,10 @@ def test_tasks_added_later_are_read_predicted_and_ranked_without_a_training(
     data[0] = data[0] | {"patient": relative.group}
     data[1] = data[1] | {"image": "/data/local-files/?d=later/images/none.png"}
     labelstudio.import_tasks(loop.admin, loop.project, data, loop.label_config)
+    # Killed while it reads, or wherever it is by then, the job is gone on with.
+    until(lambda: (facts(loop)["catching_up"]["job"] or {}).get("step"))
+    loop.stack.kill("worker")
+    loop.stack.restart("worker")
     new = list(range(first, first + 10))
     broken = new[1]
 
