@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from demo.labelstudio import call
+from tasks import audit, ledger
 from tasks import client as client_module
-from tasks import ledger
 from tasks.client import LabelStudioError
 
 Make = Callable[..., Any]
@@ -163,9 +163,13 @@ def test_random_work_with_reconciles_at_random(scene: Make) -> None:
                         person.alive = False
                         did(person, user)
 
+    moments: dict[str, list[str]] = {}
+
     def reconcile() -> None:
         nonlocal shift
         s.reconcile()
+        with s.store.snapshot() as session:
+            moments[audit.moment("now")] = list(audit.stored(session, s.project).lines())
         for place, actors in shift.actors.items():
             person = people[place]
             existed = person in shift.existed
@@ -194,6 +198,9 @@ def test_random_work_with_reconciles_at_random(scene: Make) -> None:
         assert any(entry.actor in actors for actors in may), (entry.event, entry.annotation_id, entry.actor, may)
     with s.store.begin() as session:
         assert ledger.verify(session, s.project) == []
+        chain = list(ledger.chain(session, s.project))
+    for at, lines in moments.items():
+        assert list(audit.replay(chain, at).lines()) == lines
 
     length = len(s.ledger())
     assert s.reconcile().annotations == s.reconcile(full=True).annotations == 0
