@@ -16,7 +16,7 @@ COLUMNS = (
     *("entry", "at", "event", "action", "task", "annotation", "actor", "annotator", "from", "to", "flagged"),
     *("confidence", "lead_time", "shown", "shown_version", "shown_model", "shown_kind", "because", "details", "hash"),
 )
-TASK_EVENTS = ("recorded", "removed")
+TASK_EVENTS = ("recorded", "removed", "reopened")
 """Events that name several tasks in one entry."""
 
 
@@ -141,7 +141,7 @@ def suggestion(shown: Mapping[str, Any] | None) -> str:
         if names:
             sure = f" {result['score']:.0%}" if "score" in result else ""
             answers.append(f"{result['from_name']}: {'|'.join(map(str, names))}{sure}")
-    return "; ".join(answers) or "no suggestion"
+    return "; ".join(sorted(answers)) or "no suggestion"
 
 
 def rows(entry: Entry) -> Iterator[dict[str, Any]]:
@@ -164,9 +164,9 @@ def rows(entry: Entry) -> Iterator[dict[str, Any]]:
             action = "imported" if before is None else "recorded"
             about = {"task": int(task), "action": action, "actor": body["by"].get(task)}
             yield row | about | {"from": before, "to": labels}
-    elif entry.event == "removed":
+    elif entry.event in TASK_EVENTS:
         for task in body["tasks"]:
-            yield row | {"task": task, "action": "removed"}
+            yield row | {"task": task, "action": entry.event}
     elif entry.event in ("created", "changed"):
         shown = body["shown"]
         same = ("from", "to", "flagged", "confidence", "lead_time", "annotator")

@@ -78,6 +78,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     take(task(1, "2026-01-02T00:00:00Z", first))
     take(task(1, "2026-01-03T00:00:00Z", first | {"updated_at": "2026-01-03T00:00:00Z", "updated_by": 5}))
     with store.begin() as session:
+        ledger.append(session, 1, "reopened", {"version": 7, "tasks": [1, 3]})
         removed(session, 1, [2])
         session.execute(text("UPDATE tasks SET deleted_at = 1.0 WHERE id = 2"))
     yield store
@@ -100,10 +101,10 @@ def test_verify_says_that_all_is_whole(run: Run, store: Store) -> None:
     found = json.loads(run("verify", "--json").stdout)
     with store.begin() as session:
         head = ledger.head(session, 1)
-    assert found == {"project": 1, "hash": head.hash, "length": 5, "kept_heads": 1, "broken": []}
-    again = run("verify", "--head", f"{head.hash}:5")
+    assert found == {"project": 1, "hash": head.hash, "length": 6, "kept_heads": 1, "broken": []}
+    again = run("verify", "--head", f"{head.hash}:6")
     assert again.exit_code == 0
-    assert "whole: 5 entries, 2 kept heads agree" in again.stdout.replace("\n", " ")
+    assert "whole: 6 entries, 2 kept heads agree" in again.stdout.replace("\n", " ")
     assert "is no head" in run("verify", "--head", "5").stderr
 
 
@@ -130,9 +131,9 @@ def test_verify_finds_a_cut_tail_and_a_changed_model(run: Run, store: Store, tmp
     path.write_text(path.read_text() + " ")
     (sentence,) = json.loads(run("verify", "--json").stdout)["broken"]
     assert sentence == f"model version 7: {path} was altered since entry 2 named it"
-    unguarded(store, "DELETE FROM ledger WHERE seq > 4")
-    (sentence,) = json.loads(run("verify", "--json", "--head", f"{before['hash']}:5").stdout)["broken"]
-    assert sentence == "the head you wrote down knows 5 entries, 4 are left: the end was cut off"
+    unguarded(store, "DELETE FROM ledger WHERE seq > 5")
+    (sentence,) = json.loads(run("verify", "--json", "--head", f"{before['hash']}:6").stdout)["broken"]
+    assert sentence == "the head you wrote down knows 6 entries, 5 are left: the end was cut off"
 
 
 def test_replay_prints_the_label_set_of_a_moment(run: Run, store: Store) -> None:
@@ -150,8 +151,8 @@ def test_replay_prints_the_label_set_of_a_moment(run: Run, store: Store) -> None
         line | {"task": 3},
     ]
     assert run("replay", "--at", "2020-01-01").stdout == ""
-    value = json.loads(run("replay", "--at", times[4], "--json").stdout)
-    assert (value["project"], value["at"], len(value["tasks"])) == (1, moment(times[4]), 2)
+    value = json.loads(run("replay", "--at", times[5], "--json").stdout)
+    assert (value["project"], value["at"], len(value["tasks"])) == (1, moment(times[5]), 2)
     assert value["sha256"] == hashlib.sha256(now.encode()).hexdigest()
     assert "'noon' is no time" in run("replay", "--at", "noon").stderr
 
@@ -161,19 +162,20 @@ def test_export(run: Run, store: Store, tmp_path: Path) -> None:
     with (tmp_path / "ledger.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == list(COLUMNS)
-    assert about["lines"] == len(rows) == 3 + 1 + 2 + 1
+    assert about["lines"] == len(rows) == 3 + 1 + 2 + 2 + 1
     assert [(row["action"], row["task"], row["actor"]) for row in rows] == [
         *(("imported", str(number), "") for number in (1, 2, 3)),
         ("", "", ""),
         ("corrected", "1", "4"),
         ("confirmed", "1", "5"),
+        *(("reopened", number, "") for number in ("1", "3")),
         ("removed", "2", ""),
     ]
     assert (rows[4]["from"], rows[4]["to"]) == ("bom: benign; shape: wider", "bom: malignant; shape: wider")
     assert rows[4]["shown"] == "bom: malignant 91%; shape: taller 64%"
 
     # Who has nothing but the lines can check the chain.
-    assert "5 entries" in run("export", str(tmp_path / "ledger.jsonl")).stdout.replace("\n", " ")
+    assert "6 entries" in run("export", str(tmp_path / "ledger.jsonl")).stdout.replace("\n", " ")
     previous = ledger.ROOT
     for line in (tmp_path / "ledger.jsonl").read_text().splitlines():
         entry = json.loads(line)
@@ -192,6 +194,7 @@ def test_show_answers_who_when_from_to_and_shown(run: Run, tmp_path: Path) -> No
         ("imported", None),
         ("corrected", 4),
         ("confirmed", 5),
+        ("reopened", None),
     ]
     assert value["events"][1]["shown_version"] == 7
     screen = run("show", "--task", "1").stdout
@@ -199,4 +202,3 @@ def test_show_answers_who_when_from_to_and_shown(run: Run, tmp_path: Path) -> No
     assert [part for part in expected if part not in screen] == []
     assert "Task 2 of project 1: deleted" in run("show", "--task", "2").stdout
     assert "names no task 5" in run("show", "--task", "5").stderr
-    print(screen)
