@@ -147,6 +147,7 @@ def _fitting(session: Session, schema: Schema, rows: Sequence[Published]) -> lis
     """What the present label config can show; the rest is forgotten, so that a refill plans those tasks anew."""
     fitting = [row for row in rows if not decode_result(schema, row.shown).problems]
     for row in set(rows).difference(fitting):
+        log.info("left out: the label config has changed", project=row.project_id, task=row.task_id)
         session.delete(row)
     return fitting
 
@@ -218,22 +219,29 @@ def _pushed(session: Session, project_id: int, version: int) -> int:
 
 
 def guard(store: Store, client: Client, project_id: int) -> list[str]:
-    """Repair what makes the queue silently random; returns what was repaired.
+    """Repair what makes the queue silently random; returns what was repaired, and what cannot be.
 
     Predictions that somebody deleted (Label Studio keeps their version as the project's, and orders nothing), a
-    changed sampling, a changed model version.
+    changed sampling, a changed model version. A project that wants several annotations a task is the admin's to judge.
     """
     with store.begin() as session:
         version = session.get_one(Project, project_id).published
         if version is None:
             return []
         pushed = _pushed(session, project_id, version)
+        held = select(func.count()).where(Task.project_id == project_id, Task.overlap_before.is_not(None))
+        reopened = session.scalar(held)
     repaired, name = [], queue_name(version)
     if client.model_versions(project_id).get(name, 0) < pushed:
         _record_ids(store, client, project_id, version, again=True)
         if sent := push(store, client, project_id, version):
             repaired.append(f"{sent} predictions of {name} were deleted in Label Studio and are sent again")
     remote = client.project(project_id)
+    if reopened and remote["maximum_annotations"] > 1:
+        repaired.append(
+            f"the project wants {remote['maximum_annotations']} annotations a task (maximum_annotations): Label Studio"
+            f" then serves the {reopened} reopened tasks before all others, in no order; with 1 it keeps the order"
+        )
     wanted = {"sampling": SAMPLING, "model_version": name}
     changed = {field: value for field, value in wanted.items() if remote[field] != value}
     if changed:

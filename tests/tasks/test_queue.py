@@ -116,14 +116,26 @@ def test_a_task_deleted_meanwhile_costs_the_others_nothing(scene: Make) -> None:
     assert queue.guard(s.store, s.client, s.project) == []
 
 
-def test_a_prediction_that_label_studio_would_drop_is_refused_by_name(scene: Make) -> None:
+def test_what_the_label_config_cannot_show_is_left_out_and_planned_anew(scene: Make) -> None:
     s = scene(2)
     s.reconcile()
     one, two = s.ids()
     trained(s, 1)
     bad = Planned(two, "ranked", 0.5, "", s.choices(bom="nonsense"))
     queue.enter(s.store, s.project, 1, [*plan(s, [one]), bad])
-    with pytest.raises(LabelStudioError, match=f"task {two}: .*nonsense"):
+    assert queue.push(s.store, s.client, s.project, 1) == 1
+    assert [row[0] for row in there(s)] == [one]
+    assert queue.enter(s.store, s.project, 1, plan(s, [one, two])) == 1  # the place is free again
+
+
+def test_a_prediction_that_label_studio_would_drop_is_refused_by_name(scene: Make) -> None:
+    s = scene(2)
+    s.reconcile()
+    one, two = s.ids()
+    trained(s, 1)
+    elsewhere = [region | {"to_name": "nowhere"} for region in s.choices(bom="malignant")]
+    queue.enter(s.store, s.project, 1, [*plan(s, [one]), Planned(two, "ranked", 0.5, "", elsewhere)])
+    with pytest.raises(LabelStudioError, match=f"task {two}: .*"):
         queue.push(s.store, s.client, s.project, 1)
     assert there(s) == []
 
