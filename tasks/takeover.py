@@ -88,7 +88,7 @@ def forget(session: Session, project_id: int, seen: Iterable[int], changes: Chan
     query = select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None)).order_by(Task.id)
     gone = [task for task in session.scalars(query) if task.id not in here]
     for task in gone:
-        task.deleted_at = time.time()
+        task.deleted_at, task.overlap_before = time.time(), None
         rows = select(Annotation).where(
             Annotation.project_id == project_id,
             Annotation.task_id == task.id,
@@ -113,7 +113,6 @@ def _apply_task(session: Session, task: Task, row: Remote, schema: Schema) -> No
     if other_image:
         task.pixels = task.image_error = None  # read it anew
     if reborn:
-        task.overlap_before = None
         session.execute(delete(Published).where(Published.project_id == task.project_id, Published.task_id == task.id))
     task.data, task.image = row["data"], image
     task.current, task.problems = labels, list(problems)

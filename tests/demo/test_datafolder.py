@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from demo.datafolder import DataFolder, DataFolderError, Row, read
 from demo.labelstudio import config_fields
-from tasks.codec import decode_current
+from tasks.codec import decode_current, decode_result
 from tasks.schema import parse_label_config
 
 CONFIG = """<View>
@@ -89,6 +89,18 @@ def test_truth_never_gets_into_task_data(tmp_path: Path) -> None:
     found = read(write(tmp_path, GOOD), SCHEMA, ("true_label", "remark"))
     assert "true_label" not in found.rows[0].cells
     assert not any(key.startswith("true_") for data in found.task_data() for key in data)
+
+
+def test_recorded_labels_as_annotations_are_said_once(tmp_path: Path) -> None:
+    found = read(write(tmp_path, GOOD), SCHEMA, config_fields(CONFIG))
+    annotations = found.annotations(7)
+    for row, data, plain in zip(found.rows, found.task_data(recorded=False), found.task_data(), strict=True):
+        assert decode_current(SCHEMA, data)[0] == {}
+        assert data == plain | {"label": "", "foci": ""}
+        made = annotations.get(row.file, [{"result": [], "completed_by": 7}])
+        assert [annotation["completed_by"] for annotation in made] == [7]
+        assert decode_result(SCHEMA, made[0]["result"]).labels == row.recorded
+    assert set(annotations) == {row.file for row in found.rows if row.recorded}
 
 
 def test_bad_rows_are_named_and_left_out(tmp_path: Path) -> None:

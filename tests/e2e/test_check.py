@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from demo import check
+from demo import check, run
 
 ROOT = Path(__file__).parents[2]
 DDTI = ROOT.parent / "shared" / "data" / "ddti"
@@ -41,14 +41,17 @@ def test_the_loop_closes_on_phantoms() -> None:
     assert found["model_versions"][0]["holdout"]["bom"]["auc"] >= 0.85
 
 
-@pytest.mark.skipif(not DDTI.exists(), reason="the DDTI images lie in a folder of their own")
-def test_the_loop_closes_on_thyroid_images(
-    label_studio_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_loop_closes_on_annotated_tasks(
+    label_studio_template: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Thyroid images where they are, phantoms where not, all imported with annotations: each is a task to reopen."""
     monkeypatch.setenv("SECOND_LOOK_EPOCHS", "2")
     folder = tmp_path / "demo"
     shutil.copytree(label_studio_template, folder)
-    config = ROOT / "docs" / "examples" / "ddti.xml"
-    found = check.check(folder, DDTI, config, 160, Console(stderr=True))
+    data, config = (DDTI, ROOT / "docs" / "examples" / "ddti.xml") if DDTI.exists() else (phantoms, run.CONFIG)
+    found = check.check(folder, data, config, 160, Console(stderr=True), annotated=True)
     assert_closed(found)
     assert 100 < found["tasks"] <= 160
+    assert found["reopened"] >= found["annotations_sent"]
+    assert found["reopened_left_open"] == 0
+    assert found["annotations_changed"] == 0

@@ -241,12 +241,15 @@ def test_somebody_closes_deletes_or_empties_what_we_hold_open(scene: Make) -> No
     s.act("delete_tasks_annotations", [three])
     s.client.update_project(s.project, maximum_annotations=2)
     assert look(s) == 1
+    (said,) = queue.guard(s.store, s.client, s.project)
+    assert "wants 2 annotations a task (maximum_annotations)" in said and "the 2 reopened tasks" in said
     # What leaves our hands gets back the overlap that it had.
     assert there(s) == {one: (2, False), three: (1, False), four: (2, False)}
     assert held(s) == [one, four]
     assert queue.open_head(s.store, s.project) == [one, three, four]
     s.client.update_project(s.project, maximum_annotations=1)
     assert look(s) == 0
+    assert queue.guard(s.store, s.client, s.project) == []
     assert there(s) == {one: (1, False), three: (1, False), four: (1, False)}
     assert reopen.close_all(s.store, s.client, s.project) == 2
     assert there(s) == {one: (1, True), three: (1, False), four: (1, True)}
