@@ -63,27 +63,29 @@ class World:
         points = rng.normal(size=(COUNT, 8)).astype(np.float32)
         save_arrays(self.registry.backbones(1, 1) / "embeddings-0-0000.npz", {"digests": digests, "values": points})
 
-    def extend(self, count: int) -> int:
-        return plan.extend_head(self.store, self.registry, self.settings, 1, 1, count)
+    def extend(self, count: int, person: int | None = None) -> int:
+        return plan.extend_head(self.store, self.registry, self.settings, 1, 1, count, person)
 
     def published(self) -> list[Published]:
         with self.store.begin() as session:
             return sorted(session.query(Published).all(), key=lambda row: row.rank)
 
-    def annotate(self, task: int) -> None:
+    def annotate(self, task: int, origin: str = "person", by: int | None = None, at: str = "2026-01-02") -> None:
         with self.store.begin() as session:
-            session.get_one(Task, (1, task)).is_labeled = True
+            row = session.get_one(Task, (1, task))
+            row.is_labeled, row.annotations = True, 1
             session.add(
                 Annotation(
                     project_id=1,
                     id=task,
                     task_id=task,
-                    created_at="2026-01-02",
+                    completed_by=by,
+                    created_at=at,
                     updated_at="2026-01-02",
                     was_cancelled=False,
                     result=[],
                     labels={"bom": ["malignant"]},
-                    origin="person",
+                    origin=origin,
                 )
             )
 

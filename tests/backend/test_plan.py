@@ -1,5 +1,6 @@
 """The head of the queue, laid out from a version's files and the store."""
 
+import time
 from pathlib import Path
 
 from backend import plan
@@ -95,3 +96,51 @@ def test_what_everybody_skipped_is_not_published_again(world) -> None:
         session.get_one(Task, (1, 1)).cancelled = 1
     world.extend(120)
     assert 1 not in {row.task_id for row in world.published()}
+
+
+def test_labelled_tasks_that_nobody_reviewed_compete_with_the_others(make_world, tmp_path: Path) -> None:
+    heads = []
+    for name, origins in (("none", []), ("old", ["imported", "earlier", "machine"])):
+        (tmp_path / name).mkdir()
+        world = make_world(tmp_path / name)
+        for task in range(1, 61):
+            if origins:
+                world.annotate(task, origins[task % len(origins)], by=9)
+        world.extend(60)
+        heads.append(world.published())
+    # The tasks are the same, and so is their order; of the labels on record the annotations' are shown.
+    assert [row.task_id for row in heads[0]] == [row.task_id for row in heads[1]]
+    shown = {row.task_id: row.why for row in heads[1] if row.task_id <= 60}
+    assert shown
+    for task, why in shown.items():
+        assert ("Recorded: benign" in why) == (task % 3 == 2)  # what a machine made is no record
+        assert ("Recorded: malignant" in why) == (task % 3 != 2)
+
+
+def test_reviewed_tasks_are_done_also_while_they_are_held_open(world) -> None:
+    world.annotate(1)
+    world.annotate(2, "imported")
+    world.annotate(3, "empty")
+    with world.store.begin() as session:
+        for number in (1, 2):
+            row = session.get_one(Task, (1, number))
+            row.is_labeled, row.overlap_before = False, 1
+        session.get_one(Task, (1, 4)).is_labeled = True  # by hand: there is nothing to review
+    world.extend(120)
+    assert {row.task_id for row in world.published()} & {1, 2, 3, 4} == {2}
+
+
+def test_nobody_is_offered_what_they_annotated(world) -> None:
+    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    world.annotate(100, by=7, at=now)  # 7 works here
+    for task in range(1, 31):
+        world.annotate(task, "earlier", by=7)
+    for task in range(31, 61):
+        world.annotate(task, "earlier", by=8)
+    while world.extend(120):
+        pass
+    assert not {row.task_id for row in world.published()} & set(range(1, 31))  # nobody else is here to review them
+    world.annotate(99, by=8, at=now)
+    assert world.extend(5, person=7) == 0  # all of the others' work is published already
+    assert world.extend(5, person=8) == 5
+    assert {row.task_id for row in world.published()[-5:]} <= set(range(1, 31))
