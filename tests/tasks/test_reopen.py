@@ -282,3 +282,18 @@ def test_the_head_is_filled_for_each_annotator_with_what_the_others_annotated(sc
         s.submit(task, s.choices(bom="benign"), s.annotator)
     look(s)
     assert pace.short_of_tasks(s.store, s.client, s.project) == []
+
+
+def test_an_older_annotation_stays_on_record_until_somebody_edits_it(scene: Make) -> None:
+    s = scene(1)
+    (task,) = s.ids()
+    annotation = s.submit(task, s.choices(bom="malignant"))
+    s.reconcile()
+    publish(s, 1, [task])
+    s.reconcile(full=True)
+    assert (s.annotation(annotation).origin, s.annotation(annotation).trained_in) == ("earlier", None)
+    assert look(s) == 0
+    s.edit(annotation, s.choices(bom="malignant"), s.annotator)
+    assert look(s) == 1
+    assert s.annotation(annotation).origin == "person"
+    assert there(s)[task] == (1, True)
