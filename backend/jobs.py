@@ -138,6 +138,14 @@ def claim(store: Store, me: str) -> Job | None:
     return None
 
 
+def waiting(store: Store, me: str) -> bool:
+    """Whether a job waits for a worker: queued, or left behind by one that died."""
+    with store.begin() as session:
+        now = _clock(session)
+        open_jobs = session.scalars(select(Job).where(Job.state.in_(["queued", "running"])))
+        return any(job.state == "queued" or _abandoned(job, me, now) for job in open_jobs)
+
+
 def _clock(session: Session) -> float:
     """The time by which leases are judged: the database's, where machines with clocks of their own share it."""
     if session.get_bind().dialect.name == "sqlite":

@@ -117,11 +117,7 @@ class Worker:
             self._rung.add(self._cycle.project)
             self._cycle = None
         self._rung |= self.bell.rung()
-        return bool(self._rung) or (self._cycle is None and self._queued())
-
-    def _queued(self) -> bool:
-        with self.store.begin() as session:
-            return session.scalars(select(Job.id).where(Job.state == "queued").limit(1)).first() is not None
+        return bool(self._rung) or (self._cycle is None and jobs.waiting(self.store, self.me))
 
     def look_after_all(self) -> None:
         """Look after the projects that rang, and those that no worker has looked after lately."""

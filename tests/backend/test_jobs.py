@@ -110,10 +110,13 @@ def test_a_dead_process_on_this_machine_gives_its_job_up_at_once(store: Store) -
 
 def test_another_machines_job_is_left_until_its_lease_runs_out(store: Store) -> None:
     number = jobs.request(store, 1, "cycle", "")
+    assert jobs.waiting(store, jobs.owner())
     assert jobs.claim(store, "elsewhere:1:abcd") is not None
     assert jobs.claim(store, jobs.owner()) is None
+    assert not jobs.waiting(store, jobs.owner())
     with store.begin() as session:
         session.execute(update(Job).values(lease_until=1.0))
+    assert jobs.waiting(store, jobs.owner())
     assert jobs.claim(store, jobs.owner()).id == number
 
 
