@@ -54,7 +54,7 @@ def judge(running: Running, before: Imported) -> dict[str, int]:
 def _annotated(running: Running) -> Iterator[dict[str, Any]]:
     client = Client(running.url, running.credentials.personal_access_token)
     for page in client.tasks(running.project):
-        yield from (task for task in page if task["annotations"])
+        yield from (task for task in page if task["total_annotations"])  # a skip is none
     client.close()
 
 
