@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 from huey import Huey, RedisHuey, SqliteHuey
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from backend.settings import Settings
@@ -178,6 +178,12 @@ def renew(store: Store, me: str, job_id: int | None = None) -> bool:
             return True
         session.execute(update(Job).where(Job.id == job_id, Job.owner == me).values(lease_until=now + LEASE))
         return session.scalar(select(Job.owner).where(Job.id == job_id)) in (me, None)  # None: just ended
+
+
+def sign_off(store: Store, me: str) -> None:
+    """This worker stops: nobody is to wait for it."""
+    with store.begin() as session:
+        session.execute(delete(Heartbeat).where(Heartbeat.owner == me))
 
 
 def workers(store: Store) -> list[str]:

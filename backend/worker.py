@@ -90,6 +90,10 @@ class Worker:
                 self._cycle.thread.join()
             ended.set()
             pulse.join()
+            try:
+                jobs.sign_off(self.store, self.me)
+            except OperationalError as error:  # its last sign of life gets old by itself
+                log.warning("the worker cannot sign off", error=str(error))
         log.info("worker stopped", worker=self.me)
 
     def stop(self) -> None:

@@ -109,9 +109,9 @@ def run_job(chosen: Any, store: Any, project_id: int, kind: str, reason: str) ->
             progress.update(task, description=now.step or now.state, completed=now.done, total=now.total or None)
             return now.state in ("done", "failed")
 
-        if jobs.workers(store):
-            while not ended():
+        while not ended():
+            if jobs.workers(store):
                 time.sleep(0.5)
-        else:
-            _worker().run(until=ended)
+            else:  # none runs, or the last one has stopped meanwhile
+                _worker().run(until=ended)
     return job()
