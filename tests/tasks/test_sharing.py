@@ -1,12 +1,14 @@
 """Several workers on one project of a real Label Studio at the same moment, on either database."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from demo.labelstudio import call
 from tasks import ledger, queue
@@ -98,24 +100,40 @@ def test_two_workers_publish_an_order_once(shared: Any) -> None:
 
 
 def test_an_import_that_was_cut_off_is_waited_for_and_not_sent_again(shared: Any, label_studio: Any) -> None:
-    planned = ordered(shared)
-    queue.enter(shared.store, shared.project, 1, planned)
-    hasty = Client(label_studio.url, label_studio.token)
+    queue.enter(shared.store, shared.project, 1, ordered(shared))
+    cut_off = Client(label_studio.url, label_studio.token)
+    under_way: list[httpx.Request] = []
 
-    def lose_patience(request: httpx.Request) -> None:
+    def lose(request: httpx.Request) -> None:
+        """The connection breaks; the request goes on its way, slowly."""
         if request.url.path.endswith("/import/predictions"):
-            request.extensions["timeout"] = {"connect": 5.0, "write": 5.0, "pool": 5.0, "read": 0.001}
+            under_way.append(
+                httpx.Request(request.method, request.url, headers=request.headers, content=request.content)
+            )
+            raise httpx.ReadTimeout("no answer", request=request)
 
-    hasty.http.event_hooks = {"request": [lose_patience]}
+    cut_off.http.event_hooks = {"request": [lose]}
     with pytest.raises(httpx.ReadTimeout):
-        queue.push(shared.store, hasty, shared.project, 1)
-    hasty.close()
-    while True:
-        try:
-            assert queue.push(shared.store, shared.client, shared.project, 1) == 0
-            break
-        except queue.Unsettled:
-            pass
+        queue.push(shared.store, cut_off, shared.project, 1)
+    cut_off.close()
+    for _ in range(2):
+        with pytest.raises(queue.Unsettled, match="v1-queue-order"):
+            queue.push(shared.store, shared.client, shared.project, 1)
+    httpx.Client().send(under_way[0]).raise_for_status()
+    assert queue.push(shared.store, shared.client, shared.project, 1) == 0
     assert there(shared) == Counter(shared.ids())
     with shared.store.begin() as session:
         assert all(row.prediction_id for row in session.query(Published).filter_by(project_id=shared.project))
+
+
+def test_an_import_that_never_arrived_is_sent_again_in_the_end(shared: Any) -> None:
+    queue.enter(shared.store, shared.project, 1, ordered(shared))
+    with shared.store.begin() as session:  # killed after it was marked as sent, before it was
+        session.execute(update(Published).values(prediction_id=queue.SENT, at=time.time()))
+    with pytest.raises(queue.Unsettled):
+        queue.push(shared.store, shared.client, shared.project, 1)
+    assert there(shared) == Counter()
+    with shared.store.begin() as session:
+        session.execute(update(Published).values(at=time.time() - queue.UNDER_WAY))
+    assert queue.push(shared.store, shared.client, shared.project, 1) == 6
+    assert there(shared) == Counter(shared.ids())
