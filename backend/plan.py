@@ -20,8 +20,8 @@ from tasks.labels import settle
 from tasks.pace import active
 from tasks.present import phrases_of, present
 from tasks.queue import Planned, enter, open_head
-from tasks.ranking.hybrid import PRESETS, Selection, Weights, greedy
-from tasks.ranking.interleave import lay_out
+from tasks.ranking.hybrid import Selection, Weights, greedy, weights_of
+from tasks.ranking.interleave import Slot, lay_out
 from tasks.reopen import reviewed
 from tasks.schema import Head, Schema, parse_label_config
 from tasks.store import Store
@@ -119,8 +119,11 @@ class _Planner:
         rows = np.array([self.scored.row_of[int(task)] for task in pool], dtype=np.intp)
         selection, weights, own = self._rank(pool, rows, count)
         ranked = [int(task) for task in pool[selection.order]]
-        rng = np.random.default_rng([self.settings.seed, self.version, len(self.published)])
-        slots = lay_out(ranked, pool.tolist(), frozen, count, self.reviewed_control, rng)
+        if self.settings.random_slots:
+            rng = np.random.default_rng([self.settings.seed, self.version, len(self.published)])
+            slots = lay_out(ranked, pool.tolist(), frozen, count, self.reviewed_control, rng)
+        else:
+            slots = [Slot(task, "ranked") for task in ranked]
         place = {task: index for index, task in enumerate(ranked)}
         nearest = self._nearest([slot.task for slot in slots])
         phrases = phrases_of(self.settings.phrases)
@@ -219,10 +222,8 @@ class _Planner:
         return to_targets([head], [row if known >= set(row.get(head.name, ())) else {} for row in current])[head.name]
 
     def _weights(self, pool: NDArray[np.int64]) -> Weights:
-        if self.settings.preset != "auto":
-            return PRESETS[self.settings.preset]
         recorded = sum(bool(self.settled[int(task)].current) for task in pool)
-        return PRESETS["find-errors" if 2 * recorded > len(pool) else "document"]
+        return weights_of(self.settings.preset, recorded=2 * recorded > len(pool))
 
     def _points(self, tasks: Sequence[int]) -> Floats:
         """Embeddings (n, D) by the first backbone, the one whose distances count; D is 0 where there is none."""

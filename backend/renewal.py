@@ -17,7 +17,7 @@ from tasks.client import Client, LabelStudioError
 from tasks.labels import settle
 from tasks.present import phrases_of, present
 from tasks.queue import SENT, open_head
-from tasks.ranking.hybrid import PRESETS
+from tasks.ranking.hybrid import weights_of
 from tasks.schema import Labels, parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Project, Published, Task
@@ -62,8 +62,8 @@ def show_anew(store: Store, client: Client, settings: Settings, project_id: int,
     def of(task: int, current: Labels) -> Said:
         if said.scores is None:
             return {}, "diversity"
-        preset = settings.preset if settings.preset != "auto" else "find-errors" if current else "document"
-        return said.of(task) or {}, said.scores.reason(said.row_of[task], PRESETS[preset], 0.0).part
+        weights = weights_of(settings.preset, recorded=bool(current))
+        return said.of(task) or {}, said.scores.reason(said.row_of[task], weights, 0.0).part
 
     return _renew(
         store, client, settings, project_id, [task for task in open_head(store, project_id) if task in said.row_of], of

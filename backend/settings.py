@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.learning.config import LearningConfig
 from tasks.addresses import AddressPolicy
+from tasks.ranking.hybrid import weights_of
 
 TUNABLE = frozenset(
     {"batch_size", "head_hours", "retrain_after", "preset", "uncertainty", "disagreement_threshold", "phrases", "mode"}
@@ -76,10 +77,10 @@ class Settings(BaseSettings):
     epochs: int = Field(12, ge=1, description="Epochs of a backbone's training")
     seed: int = Field(0, description="Seed of folds, training and random slots")
 
-    preset: Literal["auto", "document", "find-errors"] = Field(
+    preset: str = Field(
         "auto",
-        description="Weights of uncertainty, disagreement and diversity: document 0.5/0.3/0.2, find-errors 0.2/0.7/0.1;"
-        " auto: find-errors where tasks carry current labels",
+        description="Weights of uncertainty, disagreement and diversity: document (0.5/0.3/0.2), find-errors"
+        " (0.2/0.7/0.1), your own written like these, or auto: find-errors where tasks carry current labels",
     )
     uncertainty: Literal["entropy", "margin", "least_confident", "variance", "bald"] = Field(
         "entropy", description="Measure of uncertainty"
@@ -89,6 +90,9 @@ class Settings(BaseSettings):
     )
     disagreement_threshold: float = Field(
         0.2, gt=0, lt=1, description="Below this probability a label on record counts as wholly disagreed with"
+    )
+    random_slots: bool = Field(
+        True, description="Draw part of the queue at random (control arm, hold-out), from which honest figures come"
     )
     batch_size: int = Field(100, ge=1, description="Tasks of one batch; at least three batches are published")
     head_hours: float = Field(2.0, ge=0, description="Hours of work to publish, at the annotators' own pace")
@@ -129,6 +133,12 @@ class Settings(BaseSettings):
     def image_policy(self) -> AddressPolicy:
         """Where images may come from, beside Label Studio."""
         return AddressPolicy.parse(self.image_hosts, self.image_private_networks)
+
+    @field_validator("preset")
+    @classmethod
+    def _preset(cls, value: str) -> str:
+        weights_of(value, recorded=True)
+        return value
 
     @field_validator("image_hosts")
     @classmethod

@@ -29,6 +29,25 @@ class Weights(NamedTuple):
 PRESETS = {"document": Weights(0.5, 0.3, 0.2), "find-errors": Weights(0.2, 0.7, 0.1)}
 
 
+def weights_of(preset: str, recorded: bool) -> Weights:
+    """The weights of a preset's name, or those written as a/b/c; "auto" goes by whether labels are on record.
+
+    Raises ValueError where it is none of these, where a weight is negative, or all are 0.
+    """
+    if preset == "auto":
+        return PRESETS["find-errors" if recorded else "document"]
+    if preset in PRESETS:
+        return PRESETS[preset]
+    try:
+        weights = Weights(*map(float, preset.split("/")))
+    except (TypeError, ValueError) as error:
+        names = ", ".join(["auto", *PRESETS])
+        raise ValueError(f"{preset!r} is none of {names}, nor three weights such as 0.2/0.7/0.1") from error
+    if not all(0 <= weight < float("inf") for weight in weights) or not sum(weights):
+        raise ValueError(f"{preset!r}: weights are 0 or more, and not all of them 0")
+    return weights
+
+
 class Reason(NamedTuple):
     """What a task owes its place to: the largest term of its score, with its head, and that term's own strength.
 

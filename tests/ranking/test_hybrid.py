@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from skactiveml.pool import k_greedy_center
 
 from tasks.ranking.disagreement import disagreement
-from tasks.ranking.hybrid import FIRST_CHUNK, PRESETS, Reason, Weights, greedy, task_scores
+from tasks.ranking.hybrid import FIRST_CHUNK, PRESETS, Reason, Weights, greedy, task_scores, weights_of
 from tasks.ranking.uncertainty import NoSpread, uncertainty
 from tasks.schema import Head
 
@@ -211,3 +211,16 @@ def test_greedy_names_what_it_cannot_use() -> None:
         greedy(np.zeros(3), tasks, -1, 2)
     with pytest.raises(ValueError, match=r"'farthest'.*coverage, nearest"):
         greedy(np.zeros(3), tasks, 0.2, 2, diversity="farthest")
+
+
+def test_weights_by_name_or_written_out() -> None:
+    assert weights_of("document", recorded=True) == (0.5, 0.3, 0.2)
+    assert weights_of("auto", recorded=True) == PRESETS["find-errors"]
+    assert weights_of("auto", recorded=False) == PRESETS["document"]
+    assert weights_of("1/0/0.5", recorded=False) == Weights(1, 0, 0.5)
+
+
+@pytest.mark.parametrize("preset", ["best", "1/0", "0/0/0", "1/-1/1", "1/nan/1", "1/inf/1", ""])
+def test_weights_that_are_none(preset: str) -> None:
+    with pytest.raises(ValueError, match=repr(preset)):
+        weights_of(preset, recorded=True)
