@@ -13,8 +13,9 @@ from rich.table import Table
 
 from backend import status
 from backend.settings import Settings
-from demo import datafolder, labelstudio, oracle, run, truth
+from demo import labelstudio, oracle, run, truth
 from demo.stack import read_state
+from tasks import datafolder
 from tasks.schema import parse_label_config
 from tasks.store import Store
 

@@ -23,11 +23,12 @@ from backend import status
 from backend.connection import set_up
 from backend.label_studio import open_client
 from backend.settings import Settings
-from demo import datafolder, labelstudio
-from demo.datafolder import DataFolder, DataFolderError
+from demo import labelstudio
 from demo.phantoms import write_phantoms
 from demo.stack import Service, Stack, StackError
+from tasks import datafolder
 from tasks.client import LabelStudioError
+from tasks.datafolder import DataFolder, DataFolderError
 from tasks.schema import Schema, SchemaError, parse_label_config
 from tasks.store import Store
 

@@ -11,8 +11,8 @@ from backend.learning.folds import HOLDOUT
 from backend.registry import Registry
 from backend.scored import Scored
 from backend.snapshot import Snapshot
-from demo.datafolder import DataFolder
 from tasks.codec import to_targets
+from tasks.datafolder import DataFolder
 from tasks.labels import settle
 from tasks.schema import Schema
 from tasks.store import Store

@@ -18,10 +18,10 @@ from sqlalchemy import select
 from backend import jobs
 from backend.registry import Registry, load_arrays, load_json
 from backend.settings import Settings
-from demo import datafolder, labelstudio
+from demo import labelstudio
 from demo.labelstudio import call
 from demo.phantoms import write_phantoms
-from tasks import ledger
+from tasks import datafolder, ledger
 from tasks.codec import encode_labels
 from tasks.queue import queue_name
 from tasks.schema import parse_label_config

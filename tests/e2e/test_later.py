@@ -12,11 +12,11 @@ from backend.learning.folds import HOLDOUT
 from backend.learning.weights import load_crossfit
 from backend.registry import Registry, load_json
 from backend.snapshot import Snapshot
-from demo import datafolder, labelstudio, oracle
+from demo import labelstudio, oracle
 from demo.oracle import Annotator
 from demo.phantoms import write_phantoms
 from demo.run import Running
-from tasks import queue
+from tasks import datafolder, queue
 from tasks.tables import Annotation, Entry, Project, Published, Task, Version
 
 LATER = 16  # phantoms drawn for those who come later

@@ -18,12 +18,12 @@ from backend import connection, jobs
 from backend.registry import Registry
 from backend.settings import Settings
 from backend.snapshot import Snapshot
-from demo import datafolder, labelstudio
+from demo import labelstudio
 from demo.labelstudio import call
 from demo.oracle import Annotator, take_turns
 from demo.phantoms import write_phantoms
 from demo.stack import Service, Stack
-from tasks import ledger
+from tasks import datafolder, ledger
 from tasks.client import Client
 from tasks.queue import queue_name
 from tasks.schema import parse_label_config

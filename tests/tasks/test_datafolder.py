@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.datafolder import DataFolder, DataFolderError, Row, read
 from demo.labelstudio import config_fields
 from tasks.codec import decode_current, decode_result
+from tasks.datafolder import DataFolder, DataFolderError, Row, read
 from tasks.schema import parse_label_config
 
 CONFIG = """<View>
