@@ -6,7 +6,7 @@ UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 DEMO_OPTIONS = $(if $(DATA),--data "$(DATA)") $(if $(CONFIG),--label-config "$(CONFIG)")
 IS_311 = import sys; sys.exit(sys.version_info[:2] != (3, 11))
 
-.PHONY: setup demo demo-reset test lint bench lock chromium
+.PHONY: setup demo demo-reset test lint bench lock programs
 
 setup: $(VENV)/.installed
 
@@ -33,7 +33,7 @@ demo-reset: setup
 	@$(VENV)/bin/second-look demo --reset
 	@$(VENV)/bin/second-look demo $(DEMO_OPTIONS)
 
-test: setup chromium lint
+test: setup programs lint
 	$(VENV)/bin/python -m pytest
 
 lint: setup
@@ -49,14 +49,18 @@ lock: setup
 	$(VENV)/bin/uv pip compile pyproject.toml requirements/label-studio-ml.in --all-extras \
 	    --override requirements/overrides.txt --python-version 3.11 --no-annotate --no-header -q -o requirements.lock
 
-# The tests look at the labelling screen in a real browser.
-chromium:
-	@for browser in chromium chromium-browser google-chrome google-chrome-stable; do \
-	    if command -v $$browser >/dev/null; then exit 0; fi; \
+# The tests look at the labelling screen in a real browser, and use a real PostgreSQL and Redis.
+programs:
+	@missing=chromium; \
+	for browser in chromium chromium-browser google-chrome google-chrome-stable; do \
+	    if command -v $$browser >/dev/null; then missing=; fi; \
 	done; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing="$$missing postgresql"; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then as_root=; elif sudo -n true 2>/dev/null; then as_root=sudo; else as_root=no; fi; \
 	if [ "$$as_root" = no ] || ! command -v apt-get >/dev/null; then \
-	    echo "The tests need Chromium or Chrome on the PATH, and this user cannot install it with apt-get. Install it and try again." >&2; \
+	    echo "The tests need these programs, which this user cannot install with apt-get: $$missing. Install them and try again." >&2; \
 	    exit 1; \
 	fi; \
-	$$as_root apt-get update -qq && $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium
+	$$as_root apt-get update -qq && $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
