@@ -1,4 +1,4 @@
-"""Live /predict on a real Label Studio: tasks opened outside the queue, and "Retrieve predictions" on thousands."""
+"""Live /predict on a real Label Studio: tasks opened outside the queue, and "Retrieve predictions" on a thousand at once."""
 
 import threading
 from collections.abc import Iterator
@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 from werkzeug.serving import make_server
 
 from backend import connection
+from backend import settings as chosen
 from backend.app import create_app
+from backend.cli import app
 from backend.label_studio import open_client
 from backend.settings import Settings
 from backend.worker import Worker
@@ -23,7 +26,7 @@ from demo.ports import any_port
 from tasks.queue import live_name, queue_name
 from tasks.schema import parse_label_config
 from tasks.store import Store
-from tasks.tables import Published
+from tasks.tables import Project, Published, Version
 
 CONFIG = """<View><Image name="image" value="$image"/>
 <Choices name="bom" toName="image" model_current="$bom"><Choice value="benign"/><Choice value="malignant"/></Choices>
@@ -119,7 +122,7 @@ def controls(prediction: dict[str, Any]) -> set[str]:
     return {result["from_name"] for result in prediction["result"]}
 
 
-def test_live_answers_never_disturb_the_published_order(place: Place) -> None:
+def test_live_answers_never_disturb_the_published_order(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     first = place.tasks()[0]["id"]
     (before,) = place.opened(first)  # no model yet: an answer that says nothing
     assert (before["result"], before["model_version"]) == ([], live_name(None))
@@ -134,12 +137,12 @@ def test_live_answers_never_disturb_the_published_order(place: Place) -> None:
     assert live["model_version"] == live_name(1) and controls(live) == {"bom", "why"}
     assert place.opened(new) == [live]  # it is not asked for again
 
-    # "Retrieve predictions" on thousands, which show only a few images: one call, one answer each.
+    # "Retrieve predictions" on a thousand tasks, which show only a few images: one call, one answer each.
     rows = [place.rows[number % 5] | {"file": f"many-{number}.png"} for number in range(MANY)]
     many = place.add(*rows)
-    chosen = {"selectedItems": {"all": False, "included": many}, "project": place.project}
+    selected = {"selectedItems": {"all": False, "included": many}, "project": place.project}
     action = {"id": "retrieve_tasks_predictions", "project": place.project}
-    call(place.server.admin, "POST", "/api/dm/actions", params=action, json=chosen)
+    call(place.server.admin, "POST", "/api/dm/actions", params=action, json=selected)
     stored: dict[int, list[dict[str, Any]]] = {}
     for prediction in call(place.server.admin, "GET", "/api/predictions", params={"project": place.project}):
         stored.setdefault(prediction["task"], []).append(prediction)
@@ -156,3 +159,20 @@ def test_live_answers_never_disturb_the_published_order(place: Place) -> None:
         annotator.submit(task, {"bom": ("benign",)}, 3.0)
     assert [visit.task for visit in annotator.visits] == order[:6]
     assert {visit.version for visit in annotator.visits} == {queue_name(1)}
+
+    # Imported probabilities take the queue over and are evaluated on the hold-out; a training, if asked for, ends it.
+    monkeypatch.setattr(chosen, "settings", lambda: place.settings)
+    path = place.settings.state_dir / "oof.csv"
+    lines = [f"{row['file']},{0.1 + 0.8 * (n % 2):.1f},{0.9 - 0.8 * (n % 2):.1f}" for n, row in enumerate(place.rows)]
+    path.write_text("\n".join(["file,bom:malignant,bom:benign", *lines]))
+    for arguments, version, source in (
+        (["import-probabilities", str(path)], 2, "oof.csv"),
+        (["cycle"], 3, None),
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        with place.store.begin() as session:
+            row = session.get_one(Project, place.project)
+            assert (row.version, row.published, row.probabilities) == (version, version, source)
+            holdout = session.get_one(Version, (place.project, version)).metrics["bom"]
+            assert holdout["n"] > 0 and (source is None or holdout["auc"] == 1)
