@@ -1,4 +1,4 @@
-"""Live /predict on a real Label Studio: tasks opened outside the queue, and "Retrieve predictions" on a thousand at once."""
+"""Live /predict on a real Label Studio: tasks opened outside the queue, and "Retrieve predictions" on a thousand."""
 
 import threading
 from collections.abc import Iterator
