@@ -13,7 +13,7 @@ import numpy as np
 import structlog
 from sqlalchemy import select
 
-from backend import backbones, jobs, kept_heads, members, pictures
+from backend import backbones, kept_heads, members, pictures
 from backend.carried import carried
 from backend.evaluation.metrics import evaluate
 from backend.learning import crossfit
@@ -49,7 +49,7 @@ class Cycle(Work):
 
         Raises Stopped, NoTasks, and what Label Studio's calls and the learning raise.
         """
-        self.number = jobs.next_version(self.store, self.job_id)
+        self.number = self._number()
         self.folder = self.registry.version(self.project_id, self.number)
         project = self.store.project(self.project_id)
         assert project is not None  # a job belongs to a project

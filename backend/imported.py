@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import select
 
-from backend import jobs, kept_heads, members
+from backend import kept_heads, members
 from backend.evaluation.metrics import evaluate
 from backend.learning.folds import HOLDOUT
 from backend.probabilities import KEYS, BadProbabilities, Probabilities
@@ -97,7 +97,7 @@ class Import(Work):
 
         Raises Stopped, NothingLeft, and what Label Studio's calls raise.
         """
-        self.number = jobs.next_version(self.store, self.job_id)
+        self.number = self._number()
         self.folder = self.registry.version(self.project_id, self.number)
         project = self.store.project(self.project_id)
         assert project is not None  # a job belongs to a project

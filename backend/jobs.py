@@ -232,13 +232,16 @@ def _mine(session: Session, job_id: int, me: str) -> Job | None:
     return session.scalars(select(Job).where(Job.id == job_id, Job.owner == me)).first()
 
 
-def next_version(store: Store, job_id: int) -> int:
-    """The number of the version that the job makes: given once, so that a resumed job goes on with it."""
+def next_version(store: Store, job_id: int, above: int = 0) -> int:
+    """The number of the version that the job makes: given once, so that a resumed job goes on with it.
+
+    above: the highest number known elsewhere.
+    """
     with store.begin() as session:
         job = session.get_one(Job, job_id)
         if job.version is None:
             lock_project(session, job.project_id)
             made = session.scalar(select(func.max(Version.number)).where(Version.project_id == job.project_id))
             begun = session.scalar(select(func.max(Job.version)).where(Job.project_id == job.project_id))
-            job.version = max(made or 0, begun or 0) + 1
+            job.version = max(made or 0, begun or 0, above) + 1
         return job.version

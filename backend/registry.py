@@ -65,6 +65,10 @@ class Registry:
         """The folder of a model version."""
         return self.root / "projects" / str(project_id) / "versions" / str(number)
 
+    def newest(self, project_id: int) -> int:
+        """The highest version number that has a folder; 0 where there is none."""
+        return max((int(path.name) for path in self.version(project_id, 0).parent.glob("*")), default=0)
+
     def backbones(self, project_id: int, number: int) -> Path:
         """The folder of the backbones that were trained for version `number`."""
         return self.root / "projects" / str(project_id) / "backbones" / str(number)

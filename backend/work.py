@@ -58,6 +58,14 @@ class Work(ABC):
     def run(self) -> int:
         """Run the job, or go on with it. Raises Stopped, and whatever makes the job fail."""
 
+    def _number(self) -> int:
+        """The number of the version that this job makes, above all that the store, the folder and Label Studio know.
+
+        A restored backup knows fewer than the other two, and a number used twice would mix two orders.
+        """
+        there = [queue.number_of(name) for name in self.client.model_versions(self.project_id)]
+        return jobs.next_version(self.store, self.job_id, max(self.registry.newest(self.project_id), *there, 0))
+
     def _begin(self, step: str, version: int) -> Progress:
         """Name the step in the job, and give it a function to report progress to."""
         log.info(self.kind, project=self.project_id, version=version, step=step)

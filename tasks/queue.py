@@ -4,6 +4,7 @@ Every function can be killed anywhere and run again: what is to be published is 
 what Label Studio already has is asked for before anything is sent twice.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,12 @@ def queue_name(version: int) -> str:
 def live_name(version: int | None) -> str:
     """`model_version` of live answers, never a published one: they would jump the queue."""
     return f"v{version or 0}-live"
+
+
+def number_of(name: str) -> int:
+    """The version in a `model_version` of ours; 0 for somebody else's."""
+    found = re.fullmatch(r"v(\d+)-(?:queue-order|live)", name)
+    return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True)

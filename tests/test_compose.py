@@ -10,9 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema
 import pytest
 import yaml
+from django.core.validators import URLValidator
 from sqlalchemy import make_url
 from typer.main import get_command
 
@@ -130,6 +132,13 @@ def test_our_services_start_with_these_settings(services: dict[str, dict[str, An
         assert services[name]["build"] == {"context": ".", "args": {"TORCH": "${TORCH:-cpu}"}}
         program, command = services[name]["command"]
         assert program == "second-look" and command in get_command(app).commands
+
+
+def test_label_studio_takes_the_address_of_the_backend() -> None:
+    backend = read("docker-compose.yml")["services"]["backend"]
+    address = environment(backend)["SECOND_LOOK_PUBLIC_URL"]
+    URLValidator()(address)
+    assert [httpx.URL(address).host] == backend["networks"]["default"]["aliases"]
 
 
 def test_label_studio_is_the_version_we_know() -> None:

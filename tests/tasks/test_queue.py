@@ -276,3 +276,5 @@ def test_names_never_meet() -> None:
     assert queue.queue_name(7) == "v7-queue-order"
     assert queue.live_name(7) == "v7-live"
     assert queue.live_name(None) == "v0-live"
+    names = (queue.queue_name(12), queue.live_name(3), "Second Look", "v9", "v9-queue-order (old)")
+    assert [queue.number_of(name) for name in names] == [12, 3, 0, 0, 0]
