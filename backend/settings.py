@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     password: SecretStr = Field(SecretStr(""), description="Basic-auth password that Label Studio sends")
     web_workers: int = Field(1, ge=1, description="gunicorn processes")
     web_threads: int = Field(8, ge=1, description="Threads of each gunicorn process")
-    max_body_mb: int = Field(64, ge=1, description="Largest request body in MB; larger ones get 413")
+    max_body_mb: int = Field(64, ge=1, description="Largest request body in MB; 64 holds some 12,000 tasks to predict")
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written")
 
     backbone: str = Field("efficientnet_b0", description="Any timm model name")

@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import logging
 from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
+
+from backend import logs
 
 
 def main() -> None:
@@ -16,6 +19,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if unknown := set(chosen.names) - set(names):
         parser.error(f"there is no benchmark {min(unknown)!r}; there are {', '.join(names)}")
+    logs.configure("console", level=logging.WARNING)  # the output is JSON lines
     for name in chosen.names or names:
         with Console(stderr=True).status(f"bench {name}"):
             for result in import_module(f"bench.{name}").results(chosen.scale):
