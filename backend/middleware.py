@@ -87,8 +87,8 @@ def explain_errors(app: Flask, settings: Settings) -> None:
     def too_large(_error: RequestEntityTooLarge) -> tuple[Response, int]:
         return answer(
             413,
-            f"the request body is larger than {settings.max_body_mb} MB (SECOND_LOOK_MAX_BODY_MB): raise that, or select "
-            "fewer tasks at a time; an annotated one takes some 5 kB",
+            f"the request body is larger than {settings.max_body_mb} MB (SECOND_LOOK_MAX_BODY_MB): raise that, or "
+            "select fewer tasks at a time; an annotated one takes some 5 kB",
         )
 
     @app.errorhandler(HTTPException)

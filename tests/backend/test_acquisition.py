@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner
 
-from backend import acquisition, members
+from backend import acquisition, logs, members, settings
 from backend.acquisition import AcquisitionError, Pool
+from backend.cli import app
 from backend.scored import Scored
 from tasks.schema import Head
 
@@ -202,3 +205,21 @@ def test_before_anything_is_learnt_it_is_not_asked(
     world.settings = world.settings.model_copy(update={"acquisition": module("failing", "acquire = None\n")})
     assert world.extend(10) == 10
     assert acquisition.alarms(world.registry.version(1, 1)) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"acquisition": "no_such_module:acquire"}, "No module named 'no_such_module'"),
+        ({"backbone": "resnet5O"}, "did you mean resnet50"),
+        ({"weights": "/nowhere/own.safetensors"}, "there is no file /nowhere/own.safetensors"),
+    ],
+)
+def test_what_is_not_there_stops_the_worker_at_its_start(
+    world: Any, module: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], says: str
+) -> None:
+    chosen = world.settings.model_copy(update={"label_studio_token": SecretStr("a token"), **wrong})
+    monkeypatch.setattr(settings, "settings", lambda: chosen)
+    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)  # of the whole process
+    result = CliRunner().invoke(app, ["worker"])
+    assert result.exit_code == 1 and says in result.stderr
