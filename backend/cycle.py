@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import structlog
 from sqlalchemy import select
 
@@ -152,7 +151,7 @@ class Cycle(Work):
             changed,
             config,
             groups=taken.groups.tolist(),
-            adjudicated=np.logical_or.reduce([taken.adjudicated[head.name] for head in changed]),
+            clean={head.name: taken.clean(head) for head in changed},
         )
         return fit if kept is None else join(kept, fit)
 

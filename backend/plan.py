@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend import acquisition, embeddings, members
@@ -19,7 +19,7 @@ from tasks.codec import to_targets
 from tasks.labels import settle
 from tasks.pace import active
 from tasks.present import phrases_of, present
-from tasks.queue import Planned, enter, open_head
+from tasks.queue import Planned, answered_at_random, enter, open_head
 from tasks.ranking.hybrid import Selection, Weights, greedy, weights_of
 from tasks.ranking.interleave import Slot, lay_out
 from tasks.reopen import reviewed
@@ -101,7 +101,7 @@ class _Planner:
                 select(Published.task_id).where(Published.project_id == project_id, Published.version == version)
             ).all()
             self.published = set(ranks)
-            self.reviewed_control = _reviewed_control(session, project_id)
+            self.reviewed_control = len(session.scalars(answered_at_random(project_id)).all())
         self.where = _backbones(registry, project_id, self.folder)
         self.scored = of_version(self.folder).under(self.schema.heads)
         # A task whose image was changed since is not the one that was scored; imported probabilities know no images.
@@ -270,21 +270,3 @@ def _said(session: Session, project_id: int) -> dict[int, list[Annotation]]:
     for annotation in session.scalars(query):
         said.setdefault(annotation.task_id, []).append(annotation)
     return said
-
-
-def _reviewed_control(session: Session, project_id: int) -> int:
-    """Tasks that a person annotated after they were drawn at random."""
-    query = (
-        select(func.count(Annotation.task_id.distinct()))
-        .join(
-            Published,
-            (Published.project_id == Annotation.project_id) & (Published.prediction_id == Annotation.parent_prediction),
-        )
-        .where(
-            Annotation.project_id == project_id,
-            Annotation.origin == "person",
-            Annotation.deleted_at.is_(None),
-            Published.kind.in_(["control", "blind"]),
-        )
-    )
-    return session.scalar(query) or 0

@@ -14,6 +14,7 @@ from backend.learning.folds import HOLDOUT
 from backend.registry import Array, load_arrays, save_arrays
 from tasks.codec import to_targets
 from tasks.labels import Settled, settle
+from tasks.queue import answered_at_random
 from tasks.schema import Head, Labels, Schema, parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Task
@@ -28,7 +29,8 @@ class Snapshot:
 
     ids: int64 (N,). pixels: (N,) sha256 under which the image's pixels are cached. folds: int8 (N,), -1 hold-out.
     targets: per head float32 (N, C), labels to learn from (adjudicated over current), NaN rows without one.
-    recorded: the same of the labels on record. adjudicated: per head bool (N,). groups: (N,).
+    recorded: the same of the labels on record. adjudicated: per head bool (N,). groups: (N,). drawn: bool (N,), tasks
+    that a person annotated as the queue drew them at random.
     annotations, updated: numbers and times of the annotations that this snapshot contains. label_config: the XML that
     says what the labels are; a resumed cycle goes on with it, whatever the project has by then.
     """
@@ -40,6 +42,7 @@ class Snapshot:
     targets: dict[str, NDArray[np.float32]]
     recorded: dict[str, NDArray[np.float32]]
     adjudicated: dict[str, NDArray[np.bool_]]
+    drawn: NDArray[np.bool_]
     annotations: NDArray[np.int64]
     updated: NDArray[np.str_]
     label_config: str
@@ -68,6 +71,7 @@ class Snapshot:
             targets={head: target[rows] for head, target in self.targets.items()},
             recorded={head: target[rows] for head, target in self.recorded.items()},
             adjudicated={head: given[rows] for head, given in self.adjudicated.items()},
+            drawn=self.drawn[rows],
         )
 
     def learnt_from(self, head: Head) -> str:
@@ -76,9 +80,16 @@ class Snapshot:
         rows = np.flatnonzero(~np.isnan(target).any(axis=1) & (self.folds != HOLDOUT))
         order = np.argsort(np.array(head.classes))
         digest = hashlib.sha256("\n".join([*self.pixels[rows], *self.groups[rows]]).encode())
-        for array in (self.ids, self.folds, self.adjudicated[head.name], target[:, order]):
+        for array in (self.ids, self.folds, self.clean(head), target[:, order]):
             digest.update(np.ascontiguousarray(array[rows]).tobytes())
         return digest.hexdigest()
+
+    def clean(self, head: Head) -> NDArray[np.bool_]:
+        """bool (N,): labels of a head that a person checked on a task drawn at random.
+
+        Only these tell how sure the model may be: of those picked by suspicion, more are wrong than elsewhere.
+        """
+        return self.adjudicated[head.name] & self.drawn
 
     def fingerprint(self) -> str:
         """sha256 (hex) over what is learnt from: images, folds and labels."""
@@ -89,7 +100,8 @@ class Snapshot:
 
     def save(self, path: Path) -> None:
         """Write it as one file."""
-        flat = {name: getattr(self, name) for name in ("ids", "pixels", "folds", "groups", "annotations", "updated")}
+        names = ("ids", "pixels", "folds", "groups", "drawn", "annotations", "updated")
+        flat = {name: getattr(self, name) for name in names}
         flat["label_config"] = np.array(self.label_config)
         for part in ("targets", "recorded", "adjudicated"):
             flat |= {f"{part}:{head}": array for head, array in getattr(self, part).items()}
@@ -127,6 +139,7 @@ def take(store: Store, label_config: str, project_id: int, *, unread: bool = Fal
     with store.begin() as session:
         tasks = session.scalars(query).all()
         annotations = session.scalars(select(Annotation).where(Annotation.project_id == project_id)).all()
+        drawn = set(session.scalars(answered_at_random(project_id)))
     said: dict[int, list[Annotation]] = {}
     for annotation in annotations:
         said.setdefault(annotation.task_id, []).append(annotation)
@@ -139,6 +152,7 @@ def take(store: Store, label_config: str, project_id: int, *, unread: bool = Fal
         targets=to_targets(schema.heads, [_known(row.labels, schema) for row in settled]),
         recorded=to_targets(schema.heads, [_known(row.current, schema) for row in settled]),
         adjudicated=_adjudicated(schema.heads, settled),
+        drawn=np.array([task.id in drawn for task in tasks], dtype=bool),
         annotations=np.array([row.id for row in annotations], dtype=np.int64),
         updated=np.array([row.updated_at for row in annotations], dtype=np.str_),
         label_config=label_config,

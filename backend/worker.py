@@ -24,7 +24,7 @@ from backend.label_studio import open_client
 from backend.registry import Registry
 from backend.settings import Settings
 from backend.work import Stopped, Work
-from tasks import pace, queue, reopen, sync
+from tasks import pace, queue, reopen, sweep, sync
 from tasks.client import LabelStudioError
 from tasks.schema import SchemaError
 from tasks.store import Store
@@ -175,7 +175,7 @@ class Worker:
             for person in pace.short_of_tasks(self.store, self.client, project_id):
                 self._refill(project_id, published, settings, person)
             if sweeping:
-                queue.sweep(self.store, self.client, project_id, self.settings.task_lock_hours)
+                sweep.sweep(self.store, self.client, project_id, self.settings.task_lock_hours)
         reopen.close(self.store, self.client, project_id)
         if reason := schedule.training_due(self.store, settings, project_id):
             jobs.request(self.store, project_id, Cycle.kind, reason)

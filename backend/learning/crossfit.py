@@ -18,8 +18,8 @@ from backend.learning.config import LearningConfig
 from backend.learning.folds import HOLDOUT
 from tasks.schema import Head
 
-CLEAN_ENOUGH = 100
-"""From so many adjudicated labels on, a head's temperature is fitted on them alone."""
+CLEAN_ENOUGH = 50
+"""From so many clean labels on, a head's temperature is fitted on them alone."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,15 @@ def cross_fit(
     config: LearningConfig,
     groups: Sequence[str] | None = None,
     row_weights: Float32 | None = None,
-    adjudicated: NDArray[np.bool_] | None = None,
+    clean: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> CrossFit:
     """Fit K sets of heads and the temperatures.
 
     embeddings: K arrays (N, D), array k from the backbone that did not see fold k; or a single one, from
     a backbone that saw no label. targets: per head (N, C), NaN rows unlabelled. groups and row_weights as
-    in `heads.fit`. adjudicated (N,): labels a person has checked. Raises ValueError where there are neither
-    one nor K embeddings.
+    in `heads.fit`. clean: per head (N,), labels a person has checked, of rows drawn at random: those of rows
+    that were picked because they look wrong would teach the wrong confidence. Raises ValueError where there
+    are neither one nor K embeddings.
     """
     _check_members(embeddings, config.folds)
     labelled = labelled_rows(targets)
@@ -82,8 +83,8 @@ def cross_fit(
     temperatures = {}
     for head in schema_heads:
         known = trainable & ~np.isnan(targets[head.name]).any(axis=1)
-        if adjudicated is not None and (known & adjudicated).sum() >= CLEAN_ENOUGH:
-            known &= adjudicated
+        if clean is not None and (known & clean[head.name]).sum() >= CLEAN_ENOUGH:
+            known &= clean[head.name]
         temperatures[head.name] = calibrate.temperature(
             unseen[head.name][:, known], targets[head.name][known], head.multiple
         )

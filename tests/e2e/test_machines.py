@@ -197,7 +197,8 @@ def test_two_projects_two_web_workers_and_two_machines(machines: Machines, until
     until(lambda: seen.extend(trainers(machines, one)) or seen)
     machines.stack.kill("web")
     machines.stack.kill(seen[0])
-    annotate(machines, one, 2)  # nobody hears of it now
+    served = annotate(machines, one, 2)  # as before, and nobody hears of it now
+    assert served == [queue_name(1)] * 2
     machines.stack.restart("web")
     until(lambda: machines.published(one) == 2)
     both_web_workers_answer(machines, until, one, 2)
@@ -220,11 +221,13 @@ def trainers(machines: Machines, project: Ours) -> list[str]:
     return [job.owner.split(":")[0] for job in machines.rows(Job, project.number) if job.state == "running"]
 
 
-def annotate(machines: Machines, project: Ours, count: int) -> None:
-    """Two people, in turn, as the queue serves them."""
+def annotate(machines: Machines, project: Ours, count: int) -> list[str | None]:
+    """Two people, in turn, as the queue serves them; returns the versions that it was ordered by."""
     sessions = (machines.label_studio.admin, machines.label_studio.annotator)
     people = [Annotator(session, project.number, project.read.schema, str(n)) for n, session in enumerate(sessions)]
-    assert len(list(take_turns(people, project.read.truth, count))) == count
+    visits = list(take_turns(people, project.read.truth, count))
+    assert len(visits) == count
+    return [visit.version for visit in visits]
 
 
 def both_web_workers_answer(machines: Machines, until: Callable[..., None], project: Ours, version: int) -> None:

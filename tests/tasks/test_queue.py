@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from demo.labelstudio import call
 from demo.oracle import Annotator, duplicates, served_order_spearman, take_turns
-from tasks import ledger, pace, queue
+from tasks import ledger, pace, queue, sweep
 from tasks.client import LabelStudioError
 from tasks.queue import Planned
 from tasks.ranking.interleave import queue_key
@@ -192,7 +192,7 @@ def test_sweep_keeps_what_somebody_can_still_submit(scene: Make) -> None:
     publish(s, 3, [three, four])
 
     # Locks last longer than the versions were replaced; the annotator's screen still names version 1.
-    assert queue.sweep(s.store, s.client, s.project, lock_hours=1.0) == []
+    assert sweep.sweep(s.store, s.client, s.project, lock_hours=1.0) == []
     annotation = held.submit(opened, {"bom": ("benign",)}, 5.0)
     s.reconcile()
     assert s.ledger()[-1].body["shown"]["version"] == 1
@@ -200,13 +200,13 @@ def test_sweep_keeps_what_somebody_can_still_submit(scene: Make) -> None:
 
     # Version 1 stays for another user's draft, which our token's user does not see; version 2 goes.
     s.draft(two, s.annotator)
-    assert queue.sweep(s.store, s.client, s.project, lock_hours=0.0) == [2]
+    assert sweep.sweep(s.store, s.client, s.project, lock_hours=0.0) == [2]
     assert s.client.model_versions(s.project) == {"v1-queue-order": 2, "v3-queue-order": 2}
     s.submit(two, s.choices(bom="benign"), s.annotator, parent_prediction=numbers(s, 1)[two])
     s.act("delete_tasks_annotations", [two])  # and its draft, which lived on
-    assert queue.sweep(s.store, s.client, s.project, lock_hours=0.0) == [1]
+    assert sweep.sweep(s.store, s.client, s.project, lock_hours=0.0) == [1]
     assert s.client.model_versions(s.project) == {"v3-queue-order": 2}
-    assert queue.sweep(s.store, s.client, s.project, lock_hours=0.0) == []
+    assert sweep.sweep(s.store, s.client, s.project, lock_hours=0.0) == []
     s.reconcile()
     s.assert_equal()
     assert s.annotation(annotation).parent_prediction == numbers(s, 1)[one]  # although Label Studio forgot it
