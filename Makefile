@@ -33,8 +33,9 @@ demo-reset: setup
 	@$(VENV)/bin/second-look demo --reset
 	@$(VENV)/bin/second-look demo $(DEMO_OPTIONS)
 
+# Two files at a time: most tests wait for a Label Studio.
 test: setup programs lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(VENV)/bin/ruff check
