@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import create_engine, select, text
 
 from backend import connection, jobs
 from backend.registry import Registry
@@ -102,6 +102,14 @@ class Machines:
         assert len(results) == 5
         return {result["model_version"] for result in results}
 
+    def cut_off_database(self) -> None:
+        """Every connection breaks, as when PostgreSQL restarts."""
+        engine = create_engine(self.settings.database)
+        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        with engine.connect() as connection:
+            connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))
+        engine.dispose()
+
     def logged(self, name: str, event: str) -> list[dict[str, Any]]:
         lines = (self.stack.folder / "logs" / f"{name}.log").read_text().splitlines()
         found = [json.loads(line) for line in lines if line.startswith("{")]
@@ -187,9 +195,11 @@ def test_two_projects_two_web_workers_and_two_machines(machines: Machines, until
     for project in machines.projects:
         annotate(machines, project, 4)
     labelstudio.start_training(machines.label_studio.admin, other.number)
+    machines.cut_off_database()
     until(lambda: machines.published(other) == 2)
     both_web_workers_answer(machines, until, other, 2)
     assert machines.predict(one) == {"v1-live"}
+    machines.stack.check()  # nobody died of it
 
     # The machine that trains and the web workers die at once; the other machine goes on when the lease is over.
     labelstudio.start_training(machines.label_studio.admin, one.number)
