@@ -35,7 +35,7 @@ demo-reset: setup
 
 # Two files at a time: most tests wait for a Label Studio.
 test: setup programs lint
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(VENV)/bin/ruff check

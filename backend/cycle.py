@@ -21,6 +21,7 @@ from backend.learning.config import LearningConfig
 from backend.learning.crossfit import CrossFit
 from backend.learning.folds import HOLDOUT
 from backend.learning.joined import join
+from backend.learning.record import opinions
 from backend.learning.weights import save_crossfit, temperatures
 from backend.registry import load_json, save_json
 from backend.scored import Floats, Scored, score
@@ -109,13 +110,15 @@ class Cycle(Work):
         if path.exists():
             return Scored.load(path)
         self._begin("fitting heads", self.number)
-        blocks = []
+        blocks, judged = [], None
         if heads:
             fit = self._fit(taken, heads, config, folder, points)
             save_crossfit(fit, self.folder / "heads.safetensors")
             targets = {head.name: taken.targets[head.name] for head in heads}
             predicted = crossfit.predict(fit, points, taken.folds, crossfit.labelled_rows(targets))
             blocks = [(block.rows, block.members) for block in predicted]
+            seen = crossfit.mean_probabilities(predicted, len(taken.ids))
+            judged = opinions(heads, seen, targets, taken.folds)
         if self.settings.acquisition:
             members.save(self.folder / "members.npz", taken.ids, blocks)
         scored = score(
@@ -126,6 +129,7 @@ class Cycle(Work):
             taken.recorded,
             self.settings.uncertainty,
             self.settings.disagreement_threshold,
+            judged,
         )
         scored.save(path)
         return scored

@@ -135,8 +135,8 @@ class _Planner:
             if index is not None and own:
                 reason = "acquisition"
             elif index is not None and self.scored.scores is not None:
-                row, diversity = self.scored.row_of[slot.task], float(selection.diversity[index])
-                reason = self.scored.scores.reason(row, weights, diversity).part
+                current, diversity = self.settled[slot.task].current, float(selection.diversity[index])
+                reason = self.scored.reason(slot.task, weights, diversity, self.schema.heads, current)
             elif index is not None:
                 reason = "diversity"
             text, shown = present(

@@ -57,13 +57,14 @@ def show_anew(store: Store, client: Client, settings: Settings, project_id: int,
     project = store.project(project_id)
     if project is None:
         return 0
-    said = scored.under(parse_label_config(project.label_config).heads)
+    schema = parse_label_config(project.label_config)
+    said = scored.under(schema.heads)
 
     def of(task: int, current: Labels) -> Said:
         if said.scores is None:
             return {}, "diversity"
         weights = weights_of(settings.preset, recorded=bool(current))
-        return said.of(task) or {}, said.scores.reason(said.row_of[task], weights, 0.0).part
+        return said.of(task) or {}, said.reason(task, weights, 0.0, schema.heads, current)
 
     return _renew(
         store, client, settings, project_id, [task for task in open_head(store, project_id) if task in said.row_of], of

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from backend.registry import Array, load_arrays, save_arrays
 from backend.survivors import Answers, answers, columns
-from tasks.ranking.hybrid import TaskScores, task_scores
-from tasks.schema import Head
+from tasks.codec import to_labels
+from tasks.ranking.hybrid import TaskScores, Weights, task_scores
+from tasks.schema import Head, Labels
+from tasks.why import Reason
 
 Floats = NDArray[np.float32]
 
@@ -43,6 +45,20 @@ class Scored:
         """Probabilities per head (C,) of one task; None where it was not scored."""
         row = self.row_of.get(task_id)
         return None if row is None else {head: p[row] for head, p in self.probabilities.items()}
+
+    def reason(self, task: int, weights: Weights, diversity: float, heads: Sequence[Head], recorded: Labels) -> Reason:
+        """What a scored task owes its place to, given its diversity at selection and its labels on record.
+
+        Raises KeyError for a task that was not scored.
+        """
+        assert self.scores is not None  # the caller asks only where something was learnt
+        row = self.row_of[task]
+        found = self.scores.reason(row, weights, diversity)
+        if found.part != "disagreement":
+            return found.part
+        head = next(head for head in heads if head.name == found.head)
+        agrees = set(to_labels(head, self.probabilities[head.name][row])) == set(recorded.get(head.name, ()))
+        return "record" if agrees else "disagreement"
 
     def still(self, pixels: Mapping[int, str | None]) -> list[int]:
         """The tasks among `pixels` (task -> sha256 of its image now) whose image is the one that was scored.
@@ -154,11 +170,12 @@ def score(
     recorded: Mapping[str, Floats],
     measure: str,
     threshold: float,
+    opinions: Mapping[str, Floats] | None = None,
 ) -> Scored:
     """Score N tasks from blocks of rows, each with its own members, e.g. out-of-fold rows and the others.
 
     pixels: (N,) sha256 of each task's image. blocks: (rows (n,), head -> (M, n, C)); together they hold every row once.
-    recorded: labels on record, (N, C).
+    recorded: labels on record, (N, C). opinions: (N, C) probabilities that these are judged by, else the members' mean.
     """
     probabilities: dict[str, Floats] = {
         head.name: np.zeros((len(ids), len(head.classes)), dtype=np.float32)
@@ -170,7 +187,8 @@ def score(
         for head, values in members.items():
             probabilities[head][rows] = values.mean(axis=0)
         targets = {head: recorded[head][rows] for head in members}
-        parts.append((rows, task_scores(heads, members, targets, measure, threshold)))
+        said = None if opinions is None else {head: opinions[head][rows] for head in members}
+        parts.append((rows, task_scores(heads, members, targets, measure, threshold, said)))
     if not parts:
         return Scored(ids, probabilities, None, pixels, answers(heads))
 

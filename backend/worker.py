@@ -126,7 +126,7 @@ class Worker:
     def look_after_all(self) -> None:
         """Look after the projects that rang, and those that no worker has looked after lately."""
         with self.store.begin() as session:
-            synced = dict(session.execute(select(Project.id, Project.synced_at)).tuples().all())
+            synced = dict(session.execute(select(Project.id, Project.synced_at)).all())
         self._rung = (self._rung | self.bell.rung()) & synced.keys()
         for project_id in sorted(synced, key=lambda number: (number not in self._rung, number)):
             recent = time.time() - (synced[project_id] or 0.0) < self.settings.poll_seconds / 2

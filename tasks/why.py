@@ -15,9 +15,10 @@ from tasks.schema import Head, Labels, Schema
 Slot = Literal["ranked", "control", "blind", "holdout", "abstain"]
 """How a task came into the queue. blind, holdout and abstain are shown without anything the model says."""
 
-Reason = Literal["disagreement", "uncertainty", "diversity", "acquisition", "random", "asked"]
-"""Which part of the score brought a task forward; `acquisition`: a function of the project's own, `random`: the control
-arm, `asked`: outside the queue."""
+Reason = Literal["disagreement", "record", "uncertainty", "diversity", "acquisition", "random", "asked"]
+"""Which part of the score brought a task forward; `record`: the other labels on record speak against one that the image
+does not contradict, `acquisition`: a function of the project's own, `random`: the control arm, `asked`: outside the
+queue."""
 
 # More labels than this do not fit on two lines.
 _MOST_HEADS = 2
@@ -46,6 +47,7 @@ class Phrases:
     less_than: str
     more_than: str
     disagreement: str
+    record: str
     uncertainty: str
     diversity: str
     acquisition: str

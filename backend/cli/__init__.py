@@ -11,6 +11,7 @@ from backend.cli.examining import doctor
 from backend.cli.importing import import_probabilities
 from backend.cli.running import cycle, serve, worker
 from backend.cli.seeing import rank, status
+from backend.cli.simulating import simulate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_show_locals=False)
 
@@ -23,6 +24,10 @@ def configure() -> None:
     logs.configure("console", level=logging.WARNING)
 
 
-for command in (demo, phantoms, setup, disconnect, serve, worker, status, doctor, cycle, rank, import_probabilities):
+COMMANDS = (
+    *(demo, phantoms, setup, disconnect, serve, worker, status, doctor, cycle, rank),
+    *(import_probabilities, simulate),
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(audit, name="audit")

@@ -172,7 +172,7 @@ def _servings(session: Session, project: Project) -> list[Serving]:
         .limit(LATELY)
     ).all()
     of_order = select(Published.task_id, Published.at).where(Published.project_id == project.id)
-    entered = dict(session.execute(of_order.where(Published.version == version.number)).tuples().all())
+    entered = dict(session.execute(of_order.where(Published.version == version.number)).all())
     taken = dict.fromkeys(entered, inf)  # when a task of the head was first annotated or skipped as such
     for task, moment in session.execute(select(Annotation.task_id, Annotation.created_at).where(*of_project)):
         if task in taken and (made := _seconds(moment)) > entered[task]:

@@ -92,6 +92,7 @@ def task_scores(
     targets: Mapping[str, Floats],
     measure: str = "entropy",
     threshold: float = THRESHOLD,
+    opinions: Mapping[str, Floats] | None = None,
 ) -> TaskScores:
     """Score N tasks by uncertainty and disagreement, summed over heads by head weight.
 
@@ -99,7 +100,8 @@ def task_scores(
     targets: head name -> (N, C) current labels, NaN rows without one; a head that is not in it has none. A head without
     a current label adds 0 to the task's disagreement, whatever its weight: two tasks that differ in which labels they
     carry compare by what the model knows against them, so a task with one wrong label of small weight does not overtake
-    one whose main label is wrong. `measure` is a name in uncertainty.MEASURES, `threshold` that of disagreement().
+    one whose main label is wrong. opinions: head name -> (N, C) probabilities that labels are judged by, where they are
+    not the members' mean. `measure` is a name in uncertainty.MEASURES, `threshold` that of disagreement().
 
     Raises ValueError where no head has members, or where heads differ in their number of tasks; NoSpread where the
     measure needs members that spread.
@@ -120,8 +122,10 @@ def task_scores(
         except NoSpread as error:
             raise NoSpread(f"Head {head.name!r}: {error}") from error
         if head.name in targets:
-            mean = np.asarray(members[head.name], dtype=np.float32).mean(axis=0)
-            contradicted[:, column] = disagreement(mean, targets[head.name], head, threshold)
+            said = None if opinions is None else opinions.get(head.name)
+            if said is None:
+                said = np.asarray(members[head.name], dtype=np.float32).mean(axis=0)
+            contradicted[:, column] = disagreement(said, targets[head.name], head, threshold)
     weights = np.array([head.weight for head in heads], dtype=np.float32)
     return TaskScores(
         heads=tuple(head.name for head in heads),

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
 from backend import kept_heads
-from backend.cli import app
+from backend.cli import app, terminal
 from backend.registry import Registry, save_json
 from backend.settings import settings
 from tasks import ledger
@@ -54,7 +54,7 @@ def said(number: int, user: int, updated: str, *results: dict[str, Any], **more:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Task 1: imported, shown and corrected by user 4, edited by user 5. Task 2: deleted. Task 3: as it came."""
     monkeypatch.setenv("SECOND_LOOK_STATE_DIR", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setattr(terminal.console, "width", 140)
     settings.cache_clear()
     store, registry = Store.open(settings().database), Registry(tmp_path)
     store.register_project(1, CONFIG)

@@ -8,6 +8,7 @@ import pytest
 
 from backend import scored
 from backend.scored import Scored, score
+from tasks.ranking.hybrid import Weights
 from tasks.schema import Head, parse_label_config
 
 CONFIG = """<View><Image name="image" value="$image"/>
@@ -43,6 +44,23 @@ def assert_same(a: Scored, b: Scored) -> None:
     assert (a.scores is None) == (b.scores is None)
     for name, value in vars(a.scores or object).items() if a.scores else ():
         np.testing.assert_array_equal(value, getattr(b.scores, name))
+
+
+def test_a_label_that_only_the_record_contradicts_says_so() -> None:
+    """Three tasks recorded benign: the image says so too, the image says malignant, and nothing speaks against it."""
+    members = {"bom": np.array([[[0.8, 0.2], [0.1, 0.9], [0.9, 0.1]]], dtype=np.float32)}
+    recorded = {"bom": np.eye(2, dtype=np.float32)[[0, 0, 0]]}
+    judged = {"bom": np.array([[0.1, 0.9], [0.1, 0.9], [0.9, 0.1]], dtype=np.float32)}
+    digests, blocks = np.array(["a", "b", "c"]), [(np.arange(3), members)]
+    said = score(np.array([1, 2, 3]), digests, heads(), blocks, recorded, "entropy", 0.2, judged)
+    assert said.scores is not None
+    assert said.scores.disagreement.tolist() == pytest.approx([0.8, 0.8, 0])
+    weights, benign = Weights(0.2, 0.7, 0.1), {"bom": ("benign",)}
+    reasons = [said.reason(task, weights, 0.0, heads(), benign) for task in (1, 2, 3)]
+    assert reasons == ["record", "disagreement", "uncertainty"]
+    alone = score(np.array([1, 2, 3]), digests, heads(), blocks, recorded, "entropy", 0.2)
+    assert alone.scores is not None
+    assert alone.scores.disagreement.tolist() == pytest.approx([0, 0.8, 0])
 
 
 def test_what_is_kept_is_read_back(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from backend.evaluation.metrics import FIGURES
 from demo import check, run
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ def test_the_loop_closes_on_phantoms() -> None:
     assert found["tasks"] == 600
     assert found["labels_corrected"] > 0
     for version in found["model_versions"]:
-        assert set(version["holdout"]["bom"]) == {"n", "accuracy", "macro_f1", "auc", "ece"}
+        assert set(version["holdout"]["bom"]) == {"n", *FIGURES}
     assert found["model_versions"][0]["holdout"]["bom"]["auc"] >= 0.85
 
 
