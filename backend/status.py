@@ -6,7 +6,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from backend import jobs, schedule
+from backend import evidence, jobs, schedule
+from backend.registry import Registry
 from backend.settings import Settings
 from tasks import queue
 from tasks.schema import parse_label_config
@@ -17,13 +18,17 @@ FAILED_SHOWN = 20  # unusable images named in full
 
 
 def overview(store: Store, settings: Settings) -> dict[str, Any]:
-    """Everything about this backend: its workers and its projects."""
+    """Everything about this backend: its workers and its projects, with what the reviews have shown."""
+    registry = Registry(settings.state_dir)
     with store.begin() as session:
         projects = session.scalars(select(Project.id).order_by(Project.id)).all()
     return {
         "label_studio": settings.label_studio_url,
         "workers": jobs.workers(store),
-        "projects": [of_project(store, settings, project_id) for project_id in projects],
+        "projects": [
+            of_project(store, settings, project_id) | {"evidence": evidence.of_project(store, registry, project_id)}
+            for project_id in projects
+        ],
     }
 
 

@@ -174,6 +174,7 @@ class Worker:
             renewal.withdraw(self.store, self.client, settings, project_id)
             for person in pace.short_of_tasks(self.store, self.client, project_id):
                 self._refill(project_id, published, settings, person)
+            repaired += pace.waiting_for_others(self.store, project_id)
             if sweeping:
                 sweep.sweep(self.store, self.client, project_id, self.settings.task_lock_hours)
         reopen.close(self.store, self.client, project_id)

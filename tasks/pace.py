@@ -3,7 +3,7 @@
 import time
 from statistics import median
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, func, or_, select
 
 from tasks.client import Client
 from tasks.queue import answered_by, open_head
@@ -75,6 +75,32 @@ def short_of_tasks(store: Store, client: Client, project_id: int) -> list[int | 
         for person in everybody
         if len(open_head(store, project_id, skipped=person is not None, person=person)) < mark
         and _unpublished(store, project_id, person)
+    ]
+
+
+def waiting_for_others(store: Store, project_id: int) -> list[str]:
+    """An alarm where open tasks are left, and none that anybody who works here can be served."""
+    people = active(store, project_id)
+    if not people or any(
+        open_head(store, project_id, person=person) or _unpublished(store, project_id, person) for person in people
+    ):
+        return []
+    with store.begin() as session:
+        left = session.scalar(
+            select(func.count())
+            .select_from(Task)
+            .where(
+                Task.project_id == project_id,
+                Task.deleted_at.is_(None),
+                Task.pixels.is_not(None),
+                or_(Task.is_labeled.is_(False), and_(*to_review(project_id))),
+            )
+        )
+    if not left:
+        return []
+    return [
+        f"{left} tasks wait for somebody else: Label Studio serves nobody a task that they annotated or skipped"
+        " themselves, and all who work here did"
     ]
 
 

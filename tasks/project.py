@@ -218,14 +218,18 @@ def _backend_changes(
     if connection.password:
         body["basic_auth_pass"] = connection.password
 
-    def add() -> None:
-        client.add_ml_backend(body)
-        # A project without a version is given the new ML backend's title; our queue needs the published one, or none.
+    def write(backend: int | None) -> None:
+        if backend is None:
+            client.add_ml_backend(body)
+        else:
+            client.update_ml_backend(backend, body)
+        # A project without a version is given a new ML backend's title, and one whose version is the title follows
+        # when that changes; our queue needs the published one, or none.
         if client.project(project_id)["model_version"] == TITLE:
             client.update_project(project_id, model_version=published)
 
     if not rows:
-        return [Change(f"ML backend: {connection.url} added", add)]
+        return [Change(f"ML backend: {connection.url} added", partial(write, None))]
     kept = next((row for row in rows if row["url"].rstrip("/") == connection.url), rows[0])
     shown = kept | {"url": kept["url"].rstrip("/")}
     wrong = [f"{name} {shown[name]!r} -> {value!r}" for name, value in wanted.items() if shown[name] != value]
@@ -237,7 +241,7 @@ def _backend_changes(
         changes.append(
             Change(
                 f"ML backend: {connection.url}, {', '.join(wrong)}",
-                lambda: client.update_ml_backend(kept["id"], body),
+                partial(write, kept["id"]),
             )
         )
     return changes + _removals(client, [row for row in rows if row is not kept], [])

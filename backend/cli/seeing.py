@@ -60,8 +60,25 @@ def _print_project(project: dict[str, Any]) -> None:
             f"  model v{project['model']['version']}, learnt from {project['model']['labels']} labelled tasks"
         )
         console.print(table)
+        _print_evidence(project["evidence"])
         for head, version in project["model"]["archived"].items():
             console.print(f"  {head} is no longer in the label config; version {version} keeps what was learnt of it")
+
+
+def _print_evidence(evidence: dict[str, Any]) -> None:
+    console.print(f"  {evidence['control']}: {evidence['line']}")
+    wrong, saved, bias = evidence["wrong_labels"], evidence["labels_saved"], evidence["automation_bias"]
+    if wrong is not None:
+        counts = f"{wrong['total']:.0f} ({wrong['low']:.0f} to {wrong['high']:.0f})"
+        console.print(f"  wrong labels in all, estimated: {counts}, of which {wrong['found']} are found")
+    if saved["shown"]:
+        most = "" if saved["high"] is None else f" to {saved['high']:.0f}"
+        console.print(f"  reviews saved against chance: {saved['low']:.0f}{most}")
+    elif evidence["reviewed"]:
+        console.print("  reviews saved against chance: none shown yet")
+    if bias[0] is not None:
+        more = f"{100 * bias[0]:+.0f} % ({100 * bias[1]:+.0f} to {100 * bias[2]:+.0f})"
+        console.print(f"  who sees the model's answer gives it more often, by {more}")
 
 
 FIGURES = ("accuracy", "macro_f1", "auc", "ece")

@@ -4,7 +4,8 @@ import time
 from pathlib import Path
 
 from backend import plan
-from tasks.tables import Project, Task
+from tasks import pace
+from tasks.tables import Annotation, Project, Task
 
 
 def test_ranked_tasks_come_in_the_order_of_their_score(world) -> None:
@@ -144,3 +145,20 @@ def test_nobody_is_offered_what_they_annotated(world) -> None:
     assert world.extend(5, person=7) == 0  # all of the others' work is published already
     assert world.extend(5, person=8) == 5
     assert {row.task_id for row in world.published()[-5:]} <= set(range(1, 31))
+
+
+def test_when_only_somebody_else_could_review_an_alarm_says_so(world) -> None:
+    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    with world.store.begin() as session:
+        session.get_one(Project, 1).published = 1
+    assert pace.waiting_for_others(world.store, 1) == []  # nobody works here yet
+    world.annotate(1, by=7, at=now)
+    for task in range(2, 121):
+        world.annotate(task, "earlier", by=7)
+    assert world.extend(120) == 0
+    (alarm,) = pace.waiting_for_others(world.store, 1)
+    assert alarm.startswith("119 tasks wait for somebody else")
+    with world.store.begin() as session:
+        other = session.get_one(Annotation, (1, 2))
+        other.completed_by, other.origin, other.created_at = 8, "person", now
+    assert pace.waiting_for_others(world.store, 1) == []  # there is somebody now

@@ -266,7 +266,6 @@ def test_what_setup_mends(
     assert set(found) == set(seen)
     assert [check for check, words in seen.items() if words not in found[check].what] == []
     clinic.set_up(project)
-    queue.guard(clinic.store, clinic.client, project)  # as the worker does at its next look
 
 
 def test_a_backend_that_moved_away_and_what_it_left(clinic: Clinic, project: int) -> None:
