@@ -8,7 +8,9 @@ from backend.cli.auditing import audit
 from backend.cli.connecting import disconnect, setup
 from backend.cli.demonstration import demo, phantoms
 from backend.cli.examining import doctor
+from backend.cli.exchanging import export_review, import_review
 from backend.cli.importing import import_probabilities
+from backend.cli.reporting import report
 from backend.cli.running import cycle, serve, worker
 from backend.cli.seeing import rank, status
 from backend.cli.simulating import simulate
@@ -26,8 +28,10 @@ def configure() -> None:
 
 COMMANDS = (
     *(demo, phantoms, setup, disconnect, serve, worker, status, doctor, cycle, rank),
-    *(import_probabilities, simulate),
+    *(import_probabilities, simulate, report),
 )
 for command in COMMANDS:
     app.command()(command)
+app.command("export")(export_review)
+app.command("import")(import_review)
 app.add_typer(audit, name="audit")
