@@ -1,4 +1,4 @@
-"""The HTTP contract with Label Studio: /health /setup /predict /webhook /versions, and /metrics for the operator.
+"""The HTTP contract with Label Studio: /health /setup /predict /webhook /versions; /metrics and /report/N for people.
 
 A web worker reads the store and rings the bell; it learns nothing, waits for nothing and keeps no model, so a
 new version reaches all of them with the next request.
@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Flask, Response, request
 from sqlalchemy import select
+from sqlalchemy.exc import NoResultFound
 from werkzeug.exceptions import NotFound
 
 from backend import events, jobs
@@ -101,6 +102,19 @@ def create_app(settings: Settings) -> Flask:
     @app.get("/metrics")
     def metrics() -> Response:
         return Response(telemetry.exposition(), content_type=telemetry.content_type)
+
+    @app.get("/report/<int:project_id>")
+    def report(project_id: int) -> Response:
+        from backend.report.facts import gather  # with scipy, which takes seconds: /health is wanted at once
+        from backend.report.page import POLICY, render
+
+        try:
+            page = render(gather(store, settings, project_id))
+        except NoResultFound as error:
+            raise NotFound(
+                f"project {project_id} is not known here: `second-look status` lists those that are"
+            ) from error
+        return Response(page, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
 
     return app
 

@@ -1,0 +1,45 @@
+"""All that the report says, as plain values: the page shows these, and `second-look report --json` prints them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from backend import evidence, kept_heads
+from backend.registry import Registry
+from backend.report import models, reviews
+from backend.report.material import read
+from backend.settings import Settings
+from tasks.store import Store
+
+
+def gather(store: Store, settings: Settings, project_id: int) -> dict[str, Any]:
+    """The facts of one project; what is not known is None or empty. Raises NoResultFound for an unknown project."""
+    registry = Registry(settings.state_dir)
+    material = read(store, registry, project_id)
+    tuned = settings.tuned(material.project.extra_params)
+    people = {row.task_id for row in material.annotations if row.origin == "person"}
+    ends = models.before_and_after(material)
+    return {
+        "project": project_id,
+        "title": material.project.title,
+        "created_at": material.project.created_at,
+        "made_at": datetime.now(UTC).isoformat(timespec="minutes"),
+        "control": material.head.name,
+        "positive": material.head.positive,
+        "version": material.project.version,
+        "alarms": list(material.project.alarms),
+        "tasks": len(material.items),
+        "open": sum(not item.is_labeled for item in material.items),
+        "reviewed": sum(item.id in people for item in material.items),
+        "holdout": len(material.holdout),
+        "evidence": evidence.of_project(store, registry, project_id),
+        "days": reviews.by_day(material),
+        "found": reviews.found(material),
+        "changes": reviews.changes(material),
+        "suspects": reviews.doubted(material, tuned.disagreement_threshold),
+        "annotators": reviews.annotators(material),
+        "versions": models.history(material),
+        "curve": models.curve(material),
+        "before_and_after": ends,
+        "reliability": models.reliability(material),
+        "ledger": kept_heads.as_json(material.ledger),
+    }

@@ -1,0 +1,119 @@
+"""What the report is made from: a project's tasks, answers and versions, read once and without their large columns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import load_only
+
+from backend.learning.folds import HOLDOUT
+from backend.registry import Registry
+from backend.scored import Scored, of_version
+from tasks import ledger
+from tasks.codec import to_targets
+from tasks.labels import Settled, settle
+from tasks.schema import Head, Labels, Schema, parse_label_config
+from tasks.store import Store
+from tasks.tables import Annotation, Project, Published, Task, Version
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A task that is there, without its data."""
+
+    id: int
+    group: str | None
+    site: str | None
+    fold: int | None
+    pixels: str | None
+    is_labeled: bool
+    settled: Settled
+
+
+@dataclass(frozen=True)
+class Material:
+    """One moment of a project.
+
+    annotations: all but deleted ones, by creation, without their results. kinds: how a task came to be shown, by the
+    number of the prediction that was shown. versions: by number. ledger: the chain's end.
+    """
+
+    project: Project
+    schema: Schema
+    registry: Registry
+    items: Sequence[Item]
+    annotations: Sequence[Annotation]
+    kinds: Mapping[int, str]
+    versions: Sequence[Version]
+    ledger: ledger.Head
+
+    @property
+    def head(self) -> Head:
+        """The heaviest head: what the project is about."""
+        return max(self.schema.heads, key=lambda head: head.weight)
+
+    @property
+    def holdout(self) -> list[Item]:
+        """The tasks that no model ever learnt from."""
+        return [item for item in self.items if item.fold == HOLDOUT]
+
+    def scored(self, number: int) -> Scored | None:
+        """What a version says under the present label config; None where its folder is gone, as an old one's may be."""
+        folder = self.registry.version(self.project.id, number)
+        return of_version(folder).under(self.schema.heads) if (folder / "predictions.npz").exists() else None
+
+    def targets(self, head: Head, rows: Sequence[Labels]) -> Floats:
+        """(N, C), NaN where there is no label, or one that the present label config does not know."""
+        classes = set(head.classes)
+        return to_targets([head], [row if set(row.get(head.name, ())) <= classes else {} for row in rows])[head.name]
+
+
+def read(store: Store, registry: Registry, project_id: int) -> Material:
+    """Read the project at one moment. Raises NoResultFound for a project that is not known."""
+    columns: tuple[Any, ...] = (Task.id, Task.group, Task.site, Task.fold, Task.pixels, Task.is_labeled, Task.current)
+    parts = (
+        *(Annotation.id, Annotation.task_id, Annotation.completed_by, Annotation.created_at, Annotation.updated_at),
+        *(Annotation.lead_time, Annotation.was_cancelled, Annotation.parent_prediction, Annotation.labels),
+        *(Annotation.flagged, Annotation.origin, Annotation.deleted_at),
+    )
+    with store.snapshot() as session:
+        project = session.get_one(Project, project_id)
+        there = (Task.project_id == project_id, Task.deleted_at.is_(None))
+        tasks = session.execute(select(*columns).where(*there).order_by(Task.id)).all()
+        annotations = session.scalars(
+            select(Annotation)
+            .options(load_only(*parts))
+            .where(Annotation.project_id == project_id, Annotation.deleted_at.is_(None))
+            .order_by(Annotation.created_at, Annotation.id)
+        ).all()
+        shown = select(Published.prediction_id, Published.kind).where(
+            Published.project_id == project_id, Published.prediction_id > 0
+        )
+        kinds = {row.prediction_id: row.kind for row in session.execute(shown) if row.prediction_id is not None}
+        versions = session.scalars(
+            select(Version).where(Version.project_id == project_id).order_by(Version.number)
+        ).all()
+        head = ledger.head(session, project_id)
+    said: dict[int, list[Annotation]] = {}
+    for row in annotations:
+        said.setdefault(row.task_id, []).append(row)
+    items = [
+        Item(
+            row.id, row.group, row.site, row.fold, row.pixels, row.is_labeled, settle(said.get(row.id, []), row.current)
+        )
+        for row in tasks
+    ]
+    schema = parse_label_config(project.label_config)
+    return Material(project, schema, registry, items, annotations, kinds, versions, head)
+
+
+def moment(text: str) -> datetime:
+    """A time of Label Studio, which is UTC where it names no zone. Raises ValueError for what is no time."""
+    time = datetime.fromisoformat(text)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

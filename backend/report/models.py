@@ -1,0 +1,201 @@
+"""What the models are worth: their history, the learning curve, first against newest, and how far confidence holds."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from backend.evaluation.compare import compare
+from backend.evaluation.metrics import BINS, FIGURES, evaluate
+from backend.report.material import Floats, Item, Material, moment
+from backend.scored import Scored
+from tasks.schema import Head
+from tasks.tables import Version
+
+DRAWS = 500  # resamples: a page is to be there in seconds
+CENTRES = 30  # shown, the largest first
+
+
+def history(material: Material) -> list[dict[str, Any]]:
+    """The versions, with the figures of the heaviest head that each kept when it was made."""
+    reviews = first_reviews(material)
+    table = []
+    for version in material.versions:
+        kept = version.metrics.get(material.head.name, {})
+        figures = {name: kept.get(name) for name in ("n", "adjudicated", *FIGURES)}
+        table.append(
+            {
+                "version": version.number,
+                "at": datetime.fromtimestamp(version.created_at, UTC).isoformat(timespec="minutes"),
+                "labels": version.labels,
+                "reviewed": reviewed_before(reviews, version),
+            }
+            | figures
+        )
+    return table
+
+
+def curve(material: Material) -> list[dict[str, Any]]:
+    """Per version that still says something: tasks reviewed before it, and its AUC and macro F1 of the heaviest head.
+
+    Against the labels that hold now, on hold-out tasks that all of these versions scored, so that the points compare.
+    """
+    head, reviews = material.head, first_reviews(material)
+    said = {version.number: _of(material, version.number, [head]) for version in material.versions}
+    known = {
+        number: scored for number, scored in said.items() if scored is not None and head.name in scored.probabilities
+    }
+    items = _common(material.holdout, list(known.values()))
+    if not items:
+        return []
+    targets = material.targets(head, [item.settled.labels for item in items])
+    points = []
+    for version in material.versions:
+        if version.number in known:
+            figures = evaluate(head, _rows(known[version.number], head, items), targets)
+            reviewed = reviewed_before(reviews, version)
+            names = ("n", "auc", "macro_f1")
+            points.append({"version": version.number, "reviewed": reviewed} | {name: figures[name] for name in names})
+    return points
+
+
+def before_and_after(material: Material) -> dict[str, Any] | None:
+    """First against newest version on hold-out tasks that both scored; None before there are two that say something.
+
+    Against the labels that hold now. heads: per head the paired differences (`compare`), over whole groups; centres:
+    the same of the heaviest head, largest first. adjudicated: of the labels, how many a person gave.
+    """
+    ends = _ends(material)
+    if ends is None:
+        return None
+    (first, before), (newest, after) = ends
+    items = _common(material.holdout, [before, after])
+    if not items:
+        return None
+    heads = [
+        head for head in material.schema.heads if head.name in before.probabilities and head.name in after.probabilities
+    ]
+    sites: dict[str, list[Item]] = {}
+    for item in items:
+        if item.site is not None:
+            sites.setdefault(item.site, []).append(item)
+    largest = sorted(sites.items(), key=lambda site: (-len(site[1]), site[0]))
+    main = material.head
+    centres = largest[:CENTRES] if main in heads else []
+    return {
+        "first": first,
+        "newest": newest,
+        "tasks": len(items),
+        "holdout": len(material.holdout),
+        "draws": DRAWS,
+        "heads": [_compared(material, head, before, after, items) | {"control": head.name} for head in heads],
+        "centres": [_compared(material, main, before, after, there) | {"centre": site} for site, there in centres],
+        "centres_left_out": len(largest) - len(centres),
+    }
+
+
+def reliability(material: Material) -> dict[str, Any] | None:
+    """How often the newest model is right at each confidence (heaviest head, hold-out, labels that hold now).
+
+    bins: those of the BINS equally wide bins that hold an answer: from, to, answers, their mean confidence, the share
+    that is right. None without a model or without hold-out labels.
+    """
+    head, number = material.head, material.project.version
+    scored = None if number is None else _of(material, number, [head])
+    if scored is None or head.name not in scored.probabilities:
+        return None
+    items, y = _labelled(material, head, _common(material.holdout, [scored]))
+    if not items:
+        return None
+    p = _rows(scored, head, items).astype(np.float64)
+    if head.multiple:
+        confidence, right = np.maximum(p, 1 - p).ravel(), ((p >= 0.5) == (y > 0)).ravel()
+    else:
+        confidence, right = p.max(axis=1), p.argmax(axis=1) == y.argmax(axis=1)
+    place = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
+    bins = [
+        {
+            "from": b / BINS,
+            "to": (b + 1) / BINS,
+            "answers": int((place == b).sum()),
+            "confidence": float(confidence[place == b].mean()),
+            "right": float(right[place == b].mean()),
+        }
+        for b in np.unique(place).tolist()
+    ]
+    figures = {
+        "n": len(items),
+        "adjudicated": _by_people(head, items),
+        "ece": evaluate(head, p.astype(np.float32), y)["ece"],
+    }
+    return {"version": number, "bins": bins} | figures
+
+
+def first_reviews(material: Material) -> list[float]:
+    """When each task that people answered was answered first, in seconds since the epoch, in order."""
+    first: dict[int, float] = {}
+    for row in material.annotations:
+        if row.origin == "person":
+            first.setdefault(row.task_id, moment(row.created_at).timestamp())
+    return sorted(first.values())
+
+
+def reviewed_before(reviews: Sequence[float], version: Version) -> int:
+    """How many of them were there when a version's training began."""
+    return int(np.searchsorted(np.asarray(reviews), version.created_at - version.seconds, side="right"))
+
+
+def _ends(material: Material) -> tuple[tuple[int, Scored], tuple[int, Scored]] | None:
+    """The first and the newest version that say something of the heads of today."""
+    heads = material.schema.heads
+
+    def end(numbers: Sequence[int]) -> tuple[int, Scored] | None:
+        for number in numbers:
+            scored = _of(material, number, heads)
+            if scored is not None and scored.probabilities:
+                return number, scored
+        return None
+
+    numbers = [version.number for version in material.versions]
+    first, newest = end(numbers), end(numbers[::-1])
+    return None if first is None or newest is None or first[0] == newest[0] else (first, newest)
+
+
+def _of(material: Material, number: int, heads: Sequence[Head]) -> Scored | None:
+    scored = material.scored(number)
+    return None if scored is None else scored.under(heads)
+
+
+def _common(items: Sequence[Item], versions: Sequence[Scored]) -> list[Item]:
+    """The tasks that all versions scored by the image that they have now; imported probabilities name no image."""
+
+    def seen(item: Item, scored: Scored) -> bool:
+        row = scored.row_of.get(item.id)
+        return row is not None and str(scored.pixels[row]) in ("", item.pixels)
+
+    return [item for item in items if all(seen(item, scored) for scored in versions)] if versions else []
+
+
+def _rows(scored: Scored, head: Head, items: Sequence[Item]) -> Floats:
+    return scored.probabilities[head.name][[scored.row_of[item.id] for item in items]]
+
+
+def _labelled(material: Material, head: Head, items: Sequence[Item]) -> tuple[list[Item], Floats]:
+    """Those of the tasks that carry a label of the head now, and the labels (N, C)."""
+    targets = material.targets(head, [item.settled.labels for item in items])
+    rows = np.flatnonzero(~np.isnan(targets).any(axis=1)).tolist()
+    return [items[row] for row in rows], targets[rows]
+
+
+def _by_people(head: Head, items: Sequence[Item]) -> int:
+    return sum(head.name in item.settled.adjudicated for item in items)
+
+
+def _compared(material: Material, head: Head, before: Scored, after: Scored, items: Sequence[Item]) -> dict[str, Any]:
+    there, targets = _labelled(material, head, items)
+    groups = [item.group or f"task {item.id}" for item in there]
+    found = compare(head, _rows(before, head, there), _rows(after, head, there), targets, groups, draws=DRAWS)
+    figures = {name: asdict(difference) for name, difference in found.items()}
+    return {"n": len(there), "adjudicated": _by_people(head, there), "figures": figures}

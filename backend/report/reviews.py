@@ -1,0 +1,124 @@
+"""What people did: reviews by day, wrong labels found on the way, labels changed, suspects checked, who worked."""
+
+from collections import Counter
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from backend.report.material import Item, Material, moment
+from tasks.ledger import action
+from tasks.ranking.suspects import suspects
+from tasks.schema import Head
+from tasks.tables import Annotation
+
+RANDOM = ("control", "blind")
+
+
+def by_day(material: Material) -> list[dict[str, Any]]:
+    """How many answers people submitted on each day (UTC) that saw any."""
+    days = Counter(moment(row.created_at).date().isoformat() for row in material.annotations if row.origin == "person")
+    return [{"day": day, "reviews": count} for day, count in sorted(days.items())]
+
+
+def found(material: Material) -> dict[str, list[int]]:
+    """Wrong labels of the heaviest head found, after each review: by the ranking ("ranked") and at random ("random").
+
+    As `evidence`, reviews of tasks that came through the queue and carried a label on record, in order of time.
+    """
+    name = material.head.name
+    items = {item.id: item for item in material.items}
+    counted: set[int] = set()
+    totals: dict[str, list[int]] = {"ranked": [], "random": []}
+    for row in material.annotations:
+        kind = material.kinds.get(row.parent_prediction or 0)
+        item = items.get(row.task_id)
+        if row.origin != "person" or kind is None or item is None or row.task_id in counted:
+            continue
+        counted.add(row.task_id)
+        arm = "random" if kind in RANDOM else kind
+        if arm in totals and name in item.settled.adjudicated and name in item.settled.current:
+            before = totals[arm][-1] if totals[arm] else 0
+            totals[arm].append(before + _corrected(item, material.head))
+    return totals
+
+
+def changes(material: Material) -> dict[str, Any]:
+    """Labels on record that people checked and changed, per head; and from what to what for the heaviest."""
+    heads = []
+    for head in material.schema.heads:
+        checked = [
+            item
+            for item in material.items
+            if head.name in item.settled.adjudicated and head.name in item.settled.current
+        ]
+        changed = sum(_corrected(item, head) for item in checked)
+        heads.append({"control": head.name, "checked": len(checked), "corrected": changed})
+    name = material.head.name
+    moves = Counter(
+        (_spoken(item.settled.current[name]), _spoken(item.settled.labels[name]))
+        for item in material.items
+        if name in item.settled.adjudicated and name in item.settled.current and _corrected(item, material.head)
+    )
+    table = [{"from": a, "to": b, "count": count} for (a, b), count in sorted(moves.items(), key=lambda m: (-m[1], m))]
+    return {"heads": heads, "moves": table}
+
+
+def doubted(material: Material, threshold: float) -> dict[str, Any] | None:
+    """Suspects of the heaviest head by the document's rule, as the newest model sees them; None without a model.
+
+    tasks: with a label on record that were scored. suspects: of them, the label's probability is below `threshold` and
+    the prediction differs. reviewed: suspects that a person checked. corrected: and changed.
+    """
+    head = material.head
+    scored = None if material.project.version is None else material.scored(material.project.version)
+    if scored is None or head.name not in scored.probabilities:
+        return None
+    there = [item for item in material.items if item.id in scored.row_of]
+    p = scored.probabilities[head.name][[scored.row_of[item.id] for item in there]]
+    recorded = material.targets(head, [item.settled.current for item in there])
+    doubt = suspects(p, recorded, head, threshold)
+    doubtful = [there[row] for row in np.flatnonzero(doubt).tolist()]
+    checked = [item for item in doubtful if head.name in item.settled.adjudicated]
+    return {
+        "threshold": threshold,
+        "tasks": int((~np.isnan(recorded).any(axis=1)).sum()),
+        "suspects": len(doubtful),
+        "reviewed": len(checked),
+        "corrected": sum(_corrected(item, head) for item in checked),
+    }
+
+
+def annotators(material: Material) -> list[dict[str, Any]]:
+    """Per annotator, by Label Studio's number: tasks answered, how, in what median time, and how many skipped."""
+    current = {item.id: item.settled.current for item in material.items}
+    rows: dict[int | None, list[Annotation]] = {}
+    for row in material.annotations:
+        if row.origin in ("person", "skipped"):
+            rows.setdefault(row.completed_by, []).append(row)
+    table = []
+    for who, own in rows.items():
+        latest = {row.task_id: row for row in own if row.origin == "person"}
+        acts = Counter(action("person", row.flagged, current.get(task, {}), row.labels) for task, row in latest.items())
+        times = [row.lead_time for row in latest.values() if row.lead_time is not None]
+        table.append(
+            {
+                "annotator": who,
+                "reviews": len(latest),
+                "confirmed": acts["confirmed"],
+                "corrected": acts["corrected"],
+                "labelled": acts["labelled"],
+                "flagged": acts["flagged"],
+                "skipped": sum(row.origin == "skipped" for row in own),
+                "median_seconds": median(times) if times else None,
+            }
+        )
+    return sorted(table, key=lambda row: (-row["reviews"], row["annotator"] is None, row["annotator"] or 0))
+
+
+def _corrected(item: Item, head: Head) -> bool:
+    return set(item.settled.current[head.name]) != set(item.settled.labels[head.name])
+
+
+def _spoken(labels: tuple[str, ...]) -> str:
+    return ", ".join(labels) or "nothing ticked"
