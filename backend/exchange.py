@@ -10,20 +10,21 @@ from sqlalchemy.orm import Session
 
 from backend.learning.folds import HOLDOUT
 from backend.registry import Registry
-from backend.scored import Scored, of_version
+from backend.scored import Floats, Scored, of_version
 from backend.settings import Settings
 from tasks import exchange, ledger, sync
 from tasks.client import Client
 from tasks.codec import confidence_in, encode_labels, to_labels, to_targets
 from tasks.exchange import Answer, Known, Suspect
 from tasks.labels import Settled, settle
-from tasks.present import phrases_of, present
+from tasks.present import phrases_of
 from tasks.ranking.hybrid import weights_of
 from tasks.ranking.suspects import suspicion
 from tasks.recording import held
 from tasks.schema import Head, Labels, Schema, parse_label_config
 from tasks.store import Store, lock_project
 from tasks.tables import Annotation, Entry, Project, Published, Task
+from tasks.why import why
 
 EVENT = "imported-csv"
 
@@ -64,7 +65,8 @@ def suspects(store: Store, registry: Registry, settings: Settings, project_id: i
     waiting = {number: row for number, row in waiting.items() if not settled[number].adjudicated}
     drawn = {number for number, row in waiting.items() if row.kind != "ranked"}
     ids = [task for task in known if tasks[task].fold != HOLDOUT and task not in drawn]
-    doubts, order = _doubts(schema, scored, ids, settled)
+    learnt = _learnt(schema, scored)
+    doubts, order = _doubts(learnt, scored, ids, settled)
 
     phrases = phrases_of(settings.phrases)
     recorded = sum(bool(settled[task].current) for task in ids)
@@ -73,14 +75,14 @@ def suspects(store: Store, registry: Registry, settings: Settings, project_id: i
     for place in order[:top]:
         task = ids[int(place)]
         said_now, probabilities = settled[task], scored.of(task) or {}
-        prediction = {head.name: to_labels(head, probabilities[head.name]) for head in _learnt(schema, scored)}
+        prediction = {head.name: _answer(head, probabilities[head.name]) for head in learnt}
         if task in waiting:
             reason = waiting[task].why
         elif scored.scores is None:
-            reason, _ = present(schema, phrases, {}, said_now.current, "abstain", "diversity")
+            reason = why(schema, {}, said_now.current, "abstain", "diversity", None, phrases)
         else:
-            why = scored.reason(task, weights, 0.0, schema.heads, said_now.current)
-            reason, _ = present(schema, phrases, probabilities, said_now.current, "ranked", why)
+            because = scored.reason(task, weights, 0.0, schema.heads, said_now.current)
+            reason = why(schema, probabilities, said_now.current, "ranked", because, None, phrases)
         rows.append(
             Suspect(
                 task=task,
@@ -88,8 +90,7 @@ def suspects(store: Store, registry: Registry, settings: Settings, project_id: i
                 current=held(tasks[task], said.get(task, [])),
                 prediction=prediction,
                 confidence={
-                    head.name: confidence_in(head, probabilities[head.name], prediction[head.name])
-                    for head in _learnt(schema, scored)
+                    head.name: confidence_in(head, probabilities[head.name], prediction[head.name]) for head in learnt
                 },
                 suspicion={name: float(doubt[place]) for name, doubt in doubts.items() if not np.isnan(doubt[place])},
                 reason=reason,
@@ -102,13 +103,19 @@ def _learnt(schema: Schema, scored: Scored) -> list[Head]:
     return [head for head in schema.heads if head.name in scored.probabilities]
 
 
+def _answer(head: Head, probabilities: Floats) -> tuple[str, ...]:
+    """The prediction as the screen would show it: a control that asks for an answer has one."""
+    labels = to_labels(head, probabilities)
+    return labels if labels or not head.required else (head.classes[int(probabilities.argmax())],)
+
+
 def _doubts(
-    schema: Schema, scored: Scored, ids: Sequence[int], settled: dict[int, Settled]
+    learnt: Sequence[Head], scored: Scored, ids: Sequence[int], settled: dict[int, Settled]
 ) -> tuple[dict[str, Any], Any]:
     """Suspicion (N,) per learnt head of these tasks, NaN where there is none; and their order, as places in ids."""
     rows = np.array([scored.row_of[task] for task in ids], dtype=np.intp)
     doubts, total, any_known = {}, np.zeros(len(ids)), np.zeros(len(ids), dtype=bool)
-    for head in _learnt(schema, scored):
+    for head in learnt:
         open_ = [_to_check(head, settled[task]) for task in ids]
         doubt = suspicion(scored.probabilities[head.name][rows], to_targets([head], open_)[head.name], head)
         doubts[head.name] = doubt

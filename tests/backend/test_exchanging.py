@@ -24,7 +24,7 @@ from backend.settings import Settings
 from backend.snapshot import take
 from demo.labelstudio import call
 from tasks import audit, ledger, sync
-from tasks.client import Client
+from tasks.client import Client, LabelStudioError
 from tasks.schema import parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Entry, Project, Published, Task, Version
@@ -36,6 +36,7 @@ CONFIG = """<View><Image name="image" value="$image"/>
 <Choices name="foci" toName="image" model_current="$foci" choice="multiple">
 <Choice value="rim"/><Choice value="dots"/></Choices></View>"""
 SCHEMA = parse_label_config(CONFIG)
+RECONCILE = sync.reconcile
 MALIGNANT = np.array([0.1, 0.95, 0.4, 0.8, 0.7, 0.99], dtype=np.float32)  # of six tasks, all recorded as benign
 
 
@@ -234,25 +235,33 @@ def test_nothing_of_a_bad_file_is_applied(desk: Desk) -> None:
     assert not any(entry.event in (EVENT, "created") for entry in desk.entries())
 
 
-def test_an_import_that_was_killed_goes_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("killed", [True, False])
+def test_an_import_that_was_cut_off_goes_on(desk: Desk, monkeypatch: pytest.MonkeyPatch, killed: bool) -> None:
     desk.value("export", str(desk.file))
     order = [int(row["task"]) for row in desk.rows()]
     desk.decide({"bom": "malignant"}, {"bom": "malignant"}, {"bom": "malignant"})
     real = Client.add_annotation
 
-    def killed(client: Client, task: int, result: list[dict[str, Any]]) -> int | None:
-        if task == order[1]:
-            raise KeyboardInterrupt
-        return real(client, task, result)
+    def cut_off(client: Client, task: int, result: list[dict[str, Any]]) -> int | None:
+        if task != order[1]:
+            return real(client, task, result)
+        if not killed:
+            raise LabelStudioError("POST: 500 out of disk", 500)
+        monkeypatch.setattr(sync, "reconcile", lambda *_: None)  # who is killed reads nothing back
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Client, "add_annotation", killed)
-        patch.setattr(sync, "reconcile", lambda *_: None)  # killed, nothing is read back either
-        desk.run("import", str(desk.file))
+        patch.setattr(Client, "add_annotation", cut_off)
+        told = desk.run("import", str(desk.file))
     assert list(desk.remote()) == [order[0]]
-    assert desk.stored() == {}
-    told = desk.value("import", str(desk.file))
-    assert (told["applied"], told["as_they_were"]) == (2, 1)
+    if killed:
+        assert desk.stored() == {}
+        monkeypatch.setattr(sync, "reconcile", RECONCILE)
+    else:
+        assert told.exit_code == 1 and "500 out of disk" in told.stderr and "run the import again" in told.stderr
+        desk.assert_whole()
+    again = desk.value("import", str(desk.file))
+    assert (again["applied"], again["as_they_were"]) == (2, 1)
     assert {task: len(rows) for task, rows in desk.remote().items()} == dict.fromkeys(order[:3], 1)
     assert desk.entries()[-1].body["tasks"] == order[:3]
     desk.assert_whole()
