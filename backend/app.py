@@ -4,12 +4,13 @@ A web worker reads the store and rings the bell; it learns nothing, waits for no
 new version reaches all of them with the next request.
 """
 
+from threading import Lock
 from typing import Any
 
 from flask import Flask, Response, request
 from sqlalchemy import select
 from sqlalchemy.exc import NoResultFound
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import NotFound, ServiceUnavailable
 
 from backend import events, jobs
 from backend.label_studio import admit
@@ -103,17 +104,24 @@ def create_app(settings: Settings) -> Flask:
     def metrics() -> Response:
         return Response(telemetry.exposition(), content_type=telemetry.content_type)
 
+    drawing = Lock()
+
     @app.get("/report/<int:project_id>")
     def report(project_id: int) -> Response:
         from backend.report.facts import gather  # with scipy, which takes seconds: /health is wanted at once
         from backend.report.page import POLICY, render
 
+        # Of 120,000 tasks it takes half a minute: reloading must not use up the threads that annotators wait for.
+        if not drawing.acquire(blocking=False):
+            raise ServiceUnavailable("a report is being made: ask again in a minute", retry_after=60)
         try:
             page = render(gather(store, settings, project_id))
         except NoResultFound as error:
             raise NotFound(
                 f"project {project_id} is not known here: `second-look status` lists those that are"
             ) from error
+        finally:
+            drawing.release()
         return Response(page, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
 
     return app

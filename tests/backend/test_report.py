@@ -234,6 +234,22 @@ def test_the_page_is_behind_the_login(served: Flask) -> None:
     assert unknown.status_code == 404 and "project 2 is not known" in unknown.get_json()["error"]
 
 
+def test_one_report_is_made_at_a_time(served: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one is made, which is slow where tasks are many, other requests are not kept waiting for it."""
+    client = served.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = basic_authorization("admin", "secret")
+    answers = []
+
+    def gather_and_ask_again(*arguments: Any) -> dict[str, Any]:
+        answers.append(client.get("/report/1"))
+        return gather(*arguments)
+
+    monkeypatch.setattr("backend.report.facts.gather", gather_and_ask_again)
+    assert client.get("/report/1").status_code == 200
+    assert (answers[0].status_code, answers[0].headers["Retry-After"]) == (503, "60")
+    assert client.get("/report/1").status_code == 200
+
+
 def test_the_command_writes_the_page_and_prints_its_facts(
     reviewed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
