@@ -1,6 +1,6 @@
 """What the models are worth: their history, the learning curve, first against newest, and how far confidence holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -43,18 +43,21 @@ def curve(material: Material) -> list[dict[str, Any]]:
     Against the labels that hold now, on hold-out tasks that all of these versions scored, so that the points compare.
     """
     head, reviews = material.head, first_reviews(material)
-    said = {version.number: _of(material, version.number, [head]) for version in material.versions}
-    known = {
-        number: scored for number, scored in said.items() if scored is not None and head.name in scored.probabilities
-    }
-    items = _common(material.holdout, list(known.values()))
+    said: dict[int, dict[int, Floats]] = {}  # of each version its hold-out alone is kept: versions may be many
+    for version in material.versions:
+        scored = material.scored(version.number)
+        if scored is not None and head.name in scored.probabilities:
+            there = _common(material.holdout, [scored])
+            p = _rows(scored, head, there)
+            said[version.number] = {item.id: row for item, row in zip(there, p, strict=True)}
+    common = [item for item in material.holdout if all(item.id in rows for rows in said.values())] if said else []
+    items, targets = _labelled(material, head, common)
     if not items:
         return []
-    targets = material.targets(head, [item.settled.labels for item in items])
     points = []
     for version in material.versions:
-        if version.number in known:
-            figures = evaluate(head, _rows(known[version.number], head, items), targets)
+        if version.number in said:
+            figures = evaluate(head, np.stack([said[version.number][item.id] for item in items]), targets)
             reviewed = reviewed_before(reviews, version)
             names = ("n", "auc", "macro_f1")
             points.append({"version": version.number, "reviewed": reviewed} | {name: figures[name] for name in names})
@@ -82,8 +85,7 @@ def before_and_after(material: Material) -> dict[str, Any] | None:
         if item.site is not None:
             sites.setdefault(item.site, []).append(item)
     largest = sorted(sites.items(), key=lambda site: (-len(site[1]), site[0]))
-    main = material.head
-    centres = largest[:CENTRES] if main in heads else []
+    main, centres = material.head, largest[:CENTRES]
     return {
         "first": first,
         "newest": newest,
@@ -103,7 +105,7 @@ def reliability(material: Material) -> dict[str, Any] | None:
     that is right. None without a model or without hold-out labels.
     """
     head, number = material.head, material.project.version
-    scored = None if number is None else _of(material, number, [head])
+    scored = None if number is None else material.scored(number)
     if scored is None or head.name not in scored.probabilities:
         return None
     items, y = _labelled(material, head, _common(material.holdout, [scored]))
@@ -148,24 +150,17 @@ def reviewed_before(reviews: Sequence[float], version: Version) -> int:
 
 
 def _ends(material: Material) -> tuple[tuple[int, Scored], tuple[int, Scored]] | None:
-    """The first and the newest version that say something of the heads of today."""
-    heads = material.schema.heads
+    """The first and the newest version that say something of the heaviest head, if these are two."""
 
-    def end(numbers: Sequence[int]) -> tuple[int, Scored] | None:
-        for number in numbers:
-            scored = _of(material, number, heads)
-            if scored is not None and scored.probabilities:
-                return number, scored
+    def end(versions: Iterable[Version]) -> tuple[int, Scored] | None:
+        for version in versions:
+            scored = material.scored(version.number)
+            if scored is not None and material.head.name in scored.probabilities:
+                return version.number, scored
         return None
 
-    numbers = [version.number for version in material.versions]
-    first, newest = end(numbers), end(numbers[::-1])
+    first, newest = end(material.versions), end(reversed(material.versions))
     return None if first is None or newest is None or first[0] == newest[0] else (first, newest)
-
-
-def _of(material: Material, number: int, heads: Sequence[Head]) -> Scored | None:
-    scored = material.scored(number)
-    return None if scored is None else scored.under(heads)
 
 
 def _common(items: Sequence[Item], versions: Sequence[Scored]) -> list[Item]:

@@ -175,6 +175,17 @@ def test_models_are_compared_on_the_hold_out_by_the_labels_that_hold_now(reviewe
     assert gap == pytest.approx(evaluate(head, new, targets)["ece"]) == pytest.approx(found["reliability"]["ece"])
 
 
+def test_a_version_that_is_gone_or_saw_another_image_is_not_compared(reviewed: Any) -> None:
+    with reviewed.store.begin() as session:
+        session.get_one(Task, (1, 101)).pixels = "another image"
+    found = gather(reviewed.store, reviewed.settings, 1)
+    assert (found["before_and_after"]["tasks"], found["curve"][0]["n"], found["reliability"]["n"]) == (19, 19, 19)
+    (reviewed.registry.version(1, 1) / "predictions.npz").unlink()
+    found = gather(reviewed.store, reviewed.settings, 1)
+    assert found["before_and_after"] is None and [row["version"] for row in found["curve"]] == [2]
+    assert "There is nothing to compare yet" in render(found)
+
+
 def test_what_is_not_known_is_said_and_not_invented(world: Any) -> None:
     (world.registry.version(1, 1) / "predictions.npz").unlink()
     with world.store.begin() as session:
