@@ -1,7 +1,7 @@
 """What the models are worth: their history, the learning curve, first against newest, and how far confidence holds."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from tasks.schema import Head
 from tasks.tables import Version
 
 DRAWS = 500  # resamples: a page is to be there in seconds
+GROUPS = 10  # below which resampling them says too little: no interval is given
 CENTRES = 30  # shown, the largest first
 
 
@@ -68,7 +69,8 @@ def before_and_after(material: Material) -> dict[str, Any] | None:
     """First against newest version on hold-out tasks that both scored; None before there are two that say something.
 
     Against the labels that hold now. heads: per head the paired differences (`compare`), over whole groups; centres:
-    the same of the heaviest head, largest first. adjudicated: of the labels, how many a person gave.
+    the same of the heaviest head, largest first. adjudicated: of the labels, how many a person gave. Intervals are
+    None below GROUPS groups.
     """
     ends = _ends(material)
     if ends is None:
@@ -92,6 +94,7 @@ def before_and_after(material: Material) -> dict[str, Any] | None:
         "tasks": len(items),
         "holdout": len(material.holdout),
         "draws": DRAWS,
+        "groups_needed": GROUPS,
         "heads": [_compared(material, head, before, after, items) | {"control": head.name} for head in heads],
         "centres": [_compared(material, main, before, after, there) | {"centre": site} for site, there in centres],
         "centres_left_out": len(largest) - len(centres),
@@ -192,5 +195,7 @@ def _compared(material: Material, head: Head, before: Scored, after: Scored, ite
     there, targets = _labelled(material, head, items)
     groups = [item.group or f"task {item.id}" for item in there]
     found = compare(head, _rows(before, head, there), _rows(after, head, there), targets, groups, draws=DRAWS)
+    if len(set(groups)) < GROUPS:
+        found = {name: replace(row, low=None, high=None, p_worse=None) for name, row in found.items()}
     figures = {name: asdict(difference) for name, difference in found.items()}
     return {"n": len(there), "adjudicated": _by_people(head, there), "figures": figures}

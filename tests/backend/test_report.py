@@ -179,6 +179,9 @@ def test_a_version_that_is_gone_or_saw_another_image_is_not_compared(reviewed: A
     with reviewed.store.begin() as session:
         session.get_one(Task, (1, 101)).pixels = "another image"
     found = gather(reviewed.store, reviewed.settings, 1)
+    few = next(row for row in found["before_and_after"]["centres"] if row["centre"] == "south")
+    assert few["n"] == 9 and few["figures"]["accuracy"]["after"] is not None
+    assert few["figures"]["accuracy"]["low"] is None  # nine patients are too few for an interval
     assert (found["before_and_after"]["tasks"], found["curve"][0]["n"], found["reliability"]["n"]) == (19, 19, 19)
     (reviewed.registry.version(1, 1) / "predictions.npz").unlink()
     found = gather(reviewed.store, reviewed.settings, 1)
