@@ -33,9 +33,9 @@ demo-reset: setup
 	@$(VENV)/bin/second-look demo --reset
 	@$(VENV)/bin/second-look demo $(DEMO_OPTIONS)
 
-# Two files at a time: most tests wait for a Label Studio.
+# Two files at a time, a thread each: two trainings that share two cores by four threads take four times as long.
 test: setup programs lint
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(VENV)/bin/ruff check

@@ -34,7 +34,7 @@ from tasks.store import Store
 
 IMAGES = 600
 RETRAIN_AFTER = 10  # annotations
-LOOKS = 9600  # images times epochs for each backbone: three minutes of training, however large the folder
+LOOKS = 16000  # images times epochs for each backbone: three minutes of training, however large the folder
 SEED = 1  # its true TI-RADS gives an AUC of 0.950
 CONFIG = Path(__file__).parents[1] / "label_config.xml"
 
@@ -42,7 +42,7 @@ CONFIG = Path(__file__).parents[1] / "label_config.xml"
 LEARNING = {
     "SECOND_LOOK_BACKBONE": "resnet10t",
     "SECOND_LOOK_WEIGHTS": "scratch",
-    "SECOND_LOOK_IMAGE_SIZE": "112",
+    "SECOND_LOOK_IMAGE_SIZE": "80",  # at 112 pixels twice the time, and 0.893 instead of 0.888 on the hold-out
     "SECOND_LOOK_SEED": "2",  # its hold-out is as hard as the whole: the true TI-RADS gives an AUC of 0.955 there
     "SECOND_LOOK_BATCH_SIZE": "10",
     "SECOND_LOOK_HEAD_HOURS": "0",

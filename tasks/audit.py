@@ -16,7 +16,7 @@ COLUMNS = (
     *("entry", "at", "event", "action", "task", "annotation", "actor", "annotator", "from", "to", "flagged"),
     *("confidence", "lead_time", "shown", "shown_version", "shown_model", "shown_kind", "because", "details", "hash"),
 )
-TASK_EVENTS = ("recorded", "removed", "reopened")
+TASK_EVENTS = ("recorded", "removed", "reopened", "imported-csv")
 """Events that name several tasks in one entry."""
 
 
