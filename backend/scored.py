@@ -143,15 +143,7 @@ def _weighed(scores: TaskScores, heads: Sequence[Head], kept: frozenset[str]) ->
             before = scores.heads.index(head.name)
             unsure[:, column] = scores.head_uncertainty[:, before]
             contradicted[:, column] = scores.head_disagreement[:, before]
-    weights = np.array([head.weight for head in heads], dtype=np.float32)
-    return TaskScores(
-        heads=tuple(head.name for head in heads),
-        head_weights=weights,
-        uncertainty=np.clip(unsure @ weights, 0, 1),
-        disagreement=np.clip(contradicted @ weights, 0, 1),
-        head_uncertainty=unsure,
-        head_disagreement=contradicted,
-    )
+    return TaskScores.weighed(heads, unsure, contradicted)
 
 
 def _followed_by(scores: TaskScores | None, rows: NDArray[np.intp], later: TaskScores | None) -> TaskScores | None:

@@ -70,6 +70,19 @@ class TaskScores:
     head_uncertainty: Floats
     head_disagreement: Floats
 
+    @classmethod
+    def weighed(cls, heads: Sequence[Head], unsure: Floats, contradicted: Floats) -> "TaskScores":
+        """From the scores per head (N, H), summed by the heads' weights."""
+        weights = np.array([head.weight for head in heads], dtype=np.float32)
+        return cls(
+            heads=tuple(head.name for head in heads),
+            head_weights=weights,
+            uncertainty=np.clip(unsure @ weights, 0, 1),
+            disagreement=np.clip(contradicted @ weights, 0, 1),
+            head_uncertainty=unsure,
+            head_disagreement=contradicted,
+        )
+
     def base(self, weights: Weights) -> Floats:
         """a U + b D (N,): the part of the hybrid score that does not depend on the other tasks of the batch."""
         a, b = np.float32(weights.uncertainty), np.float32(weights.disagreement)
@@ -126,15 +139,7 @@ def task_scores(
             if said is None:
                 said = np.asarray(members[head.name], dtype=np.float32).mean(axis=0)
             contradicted[:, column] = disagreement(said, targets[head.name], head, threshold)
-    weights = np.array([head.weight for head in heads], dtype=np.float32)
-    return TaskScores(
-        heads=tuple(head.name for head in heads),
-        head_weights=weights,
-        uncertainty=np.clip(unsure @ weights, 0, 1),
-        disagreement=np.clip(contradicted @ weights, 0, 1),
-        head_uncertainty=unsure,
-        head_disagreement=contradicted,
-    )
+    return TaskScores.weighed(heads, unsure, contradicted)
 
 
 class Selection(NamedTuple):
