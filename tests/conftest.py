@@ -1,5 +1,5 @@
 """Real servers for the tests, one a session: a Label Studio from a database that is migrated once and then copied, and
-a PostgreSQL."""
+a PostgreSQL; and a real browser."""
 
 import os
 import pwd
@@ -16,11 +16,24 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import create_engine, text
 
 from demo import labelstudio
 from demo.labelstudio import Credentials
 from demo.stack import Stack
+
+BROWSER_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -140,3 +153,13 @@ def postgresql() -> Iterator[Callable[[], str]]:
             yield make
         finally:
             run("pg_ctl", "stop", "--mode=immediate")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium or Chrome, without a screen."""
+    program = next(path for name in BROWSERS if (path := shutil.which(name)))
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
+        yield opened
+        opened.close()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flask import Flask
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 from sqlalchemy import select
 from typer.testing import CliRunner
 from werkzeug.serving import make_server
@@ -34,19 +33,8 @@ from tasks.tables import Annotation, Project, Published, Task, Version
 
 HOSTILE = '<script>alert(1)</script><img src="http://evil.example/x">'
 WRONG = range(1, 31)  # malignant in truth, benign on record
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 OVERHANG = """() => [...document.querySelectorAll('table')]
     .map(table => table.getBoundingClientRect().right).filter(right => right > 688.5)"""
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def answer(task: int, by: int, label: str, number: int, **more: Any) -> Annotation:
@@ -291,28 +279,24 @@ def address(served: Flask) -> Iterator[str]:
     thread.join()
 
 
-def test_a_browser_shows_it_without_asking_for_anything_else(address: str) -> None:
-    program = next(path for name in NAMES if (path := shutil.which(name)))
+def test_a_browser_shows_it_without_asking_for_anything_else(address: str, browser: Browser) -> None:
     spoken: list[str] = []
     asked: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        login = {"username": "admin", "password": "secret"}
-        page = browser.new_page(viewport={"width": 390, "height": 844}, http_credentials=login)
-        page.on("console", lambda message: spoken.append(message.text) if "401" not in message.text else None)
-        page.on("pageerror", lambda error: spoken.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(address)
-        assert page.title() == "Nodules: Second Look report"
-        assert page.locator("svg").count() == 4
-        assert all(box.bounding_box()["width"] > 300 for box in page.locator("svg").all())  # type: ignore[index]
-        assert page.evaluate("document.styleSheets.length") == 1
-        assert page.evaluate("document.documentElement.scrollWidth") == 390
-        headers = page.locator("th")
-        assert headers.count() == page.locator("th[scope]").count()
-        # In print all columns are on the sheet: A4 less its margins is 688 pixels wide.
-        page.set_viewport_size({"width": 688, "height": 970})
-        page.emulate_media(media="print")
-        assert page.evaluate(OVERHANG) == []
-        browser.close()
+    login = {"username": "admin", "password": "secret"}
+    page = browser.new_page(viewport={"width": 390, "height": 844}, http_credentials=login)
+    page.on("console", lambda message: spoken.append(message.text) if "401" not in message.text else None)
+    page.on("pageerror", lambda error: spoken.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    assert page.title() == "Nodules: Second Look report"
+    assert page.locator("svg").count() == 4
+    assert all(box.bounding_box()["width"] > 300 for box in page.locator("svg").all())  # type: ignore[index]
+    assert page.evaluate("document.styleSheets.length") == 1
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    headers = page.locator("th")
+    assert headers.count() == page.locator("th[scope]").count()
+    # In print all columns are on the sheet: A4 less its margins is 688 pixels wide.
+    page.set_viewport_size({"width": 688, "height": 970})
+    page.emulate_media(media="print")
+    assert page.evaluate(OVERHANG) == []
     assert (spoken, set(asked)) == ([], {address})

@@ -1,47 +1,29 @@
 """The labelling screen as an annotator sees it, in a real browser at 1366 x 768."""
 
-import shutil
-from collections.abc import Iterator
-
 import pytest
-from playwright.sync_api import Page, Response, sync_playwright
+from playwright.sync_api import Browser, Page, Response
 from sqlalchemy import select
 
 from demo.run import Running
 from tasks.codec import decode_result
 from tasks.tables import Annotation, Published
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SCROLLS = """() => [...document.querySelectorAll('*')].filter(element =>
     ['auto', 'scroll'].includes(getComputedStyle(element).overflowY)
     && element.clientHeight > 0 && element.scrollHeight > element.clientHeight + 1).length"""
 
 
 @pytest.fixture(scope="module")
-def page(loop: Running) -> Iterator[Page]:
-    """A browser that is logged in as the admin."""
-    program = next(path for name in NAMES if (path := shutil.which(name)))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1366, "height": 768})
-        page.set_default_timeout(60_000)
-        page.goto(f"{loop.url}/user/login/")
-        page.fill("input[name=email]", loop.credentials.admin.email)
-        page.fill("input[name=password]", loop.credentials.admin.password)
-        page.click("button[type=submit]")
-        page.wait_for_url(lambda url: "login" not in url)
-        yield page
-        browser.close()
+def page(loop: Running, browser: Browser) -> Page:
+    """Logged in as the admin."""
+    page = browser.new_page(viewport={"width": 1366, "height": 768})
+    page.set_default_timeout(60_000)
+    page.goto(f"{loop.url}/user/login/")
+    page.fill("input[name=email]", loop.credentials.admin.email)
+    page.fill("input[name=password]", loop.credentials.admin.password)
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda url: "login" not in url)
+    return page
 
 
 def is_next_task(response: Response) -> bool:

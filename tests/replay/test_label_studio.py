@@ -20,7 +20,7 @@ CONFIG = """<View><Image name="image" value="$image"/>
   <Choice value="benign"/><Choice value="malignant"/></Choices>
 <TextArea name="why" toName="image" model_role="why" editable="false" maxSubmissions="1"/></View>"""
 SCHEMA = parse_label_config(CONFIG)
-DATA = [{"image": f"/data/upload/{n}.png", "bom": "benign"} for n in range(5)]
+DATA = [{"image": f"/data/upload/{n}.png", "file": f"{n}.png", "bom": "benign"} for n in range(5)]
 
 
 def what_a_loop_keeps(store: Store, client: Client, project: int, annotate: Any) -> list[Any]:
