@@ -24,7 +24,8 @@ def settle(annotations: Iterable[Annotation], current: Labels) -> Settled:
     Each annotator's latest word counts once; for each head the majority of the annotators holds, and of equally
     common answers the latest. Imported annotations, and those that people made before the project was connected,
     replace `current`. Deleted, skipped, empty and machine-made ones say nothing. A task that somebody flagged for an
-    expert trains nothing until it is settled.
+    expert trains nothing until it is settled: by whoever answers it after the flag and outside the queue, in which it
+    has no place, whose word then holds alone; or by the flag being taken away.
     """
     present = sorted((row for row in annotations if row.deleted_at is None), key=_time)
     record = {head: tuple(names) for head, names in current.items()}
@@ -33,8 +34,11 @@ def settle(annotations: Iterable[Annotation], current: Labels) -> Settled:
             record |= {head: tuple(names) for head, names in row.labels.items()}
     latest = {row.completed_by: row for row in present if row.origin == "person"}
     people = sorted(latest.values(), key=_time)
-    if any(row.flagged for row in people):
-        return Settled({}, record, frozenset(), flagged=True)
+    flagged = [row for row in people if row.flagged]
+    if flagged:
+        people = [row for row in people if _time(row) > _time(flagged[-1]) and row.parent_prediction is None]
+        if not people:
+            return Settled({}, record, frozenset(), flagged=True)
     decided: Labels = {}
     for head in {head for row in people for head in row.labels}:
         answers = [tuple(row.labels[head]) for row in people if head in row.labels]

@@ -37,13 +37,15 @@ class Project(Base):
     cursor: Mapped[str | None]  # task.updated_at from which the next incremental sync reads
     synced_at: Mapped[float | None]
     full_sync_at: Mapped[float | None]
-    version: Mapped[int | None]  # number of the newest complete model
+    version: Mapped[int | None]  # number of the model in force: the newest complete one that took over
     published: Mapped[int | None]  # number of the version whose predictions order the queue
     alarms: Mapped[list[Any]] = mapped_column(default=list)  # sentences for an admin
     created_at: Mapped[str | None]  # Label Studio's: two Label Studios number their projects alike
     # How it was connected: hand, setup or poll; none: it is looked after no more.
     connection: Mapped[str] = mapped_column(default="hand", server_default="hand")
     probabilities: Mapped[str | None]  # the file its order comes from, where that was made elsewhere
+    expert_view: Mapped[int | None]  # Label Studio's number of the Data Manager tab of flagged tasks
+    stopped: Mapped[str | None]  # why no more trainings come; None: they do
 
 
 class Task(Base):
@@ -130,6 +132,7 @@ class Version(Base):
     schema: Mapped[str]  # fingerprint of the heads
     labels: Mapped[int]  # tasks with a label it learnt from
     metrics: Mapped[dict[str, Any]]
+    verdict: Mapped[dict[str, Any] | None]  # whether it took over from the model before it, and on what figures
     published_at: Mapped[float | None]  # when its order took over
     deleted_at: Mapped[float | None]  # when its predictions were deleted in Label Studio
 

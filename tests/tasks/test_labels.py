@@ -40,10 +40,22 @@ def test_the_majority_of_annotators_holds_and_of_equals_the_latest() -> None:
 def test_a_flag_holds_the_task_back_until_its_annotator_takes_it_away() -> None:
     flagged = said(2, {"bom": ["m"]}, 1, flagged=True)
     current = {"bom": ("b",)}
-    assert settle([flagged, said(3, {"bom": ["b"]}, 2)], current) == Settled({}, current, frozenset(), flagged=True)
+    queued = said(3, {"bom": ["b"]}, 2, parent_prediction=7)
+    assert settle([flagged, queued], current) == Settled({}, current, frozenset(), flagged=True)
     assert settle([flagged, said(3, {"bom": ["m"]}, 1)], current).labels == {"bom": ("m",)}
     gone = said(2, {"bom": ["m"]}, 1, flagged=True, deleted_at=1.0)
     assert settle([gone], current) == Settled(current, current)
+
+
+def test_an_expert_decides_alone_what_was_flagged() -> None:
+    current = {"bom": ("b",)}
+    before = [said(1, {"bom": ["b"]}, 1), said(2, {"bom": ["b"]}, 2), said(3, {"bom": ["b"]}, 3, flagged=True)]
+    expert = said(4, {"bom": ["m"]}, 4)
+    for order in permutations([*before, expert]):
+        assert settle(order, current) == Settled({"bom": ("m",)}, current, frozenset({"bom"}))
+    # An answer from before the flag decides nothing, nor does one from the queue, and an expert may pass it on.
+    assert settle([said(2, {"bom": ["m"]}, 4), before[2]], current).flagged
+    assert settle([*before, said(4, {"bom": ["m"]}, 4, flagged=True)], current).flagged
 
 
 def test_skipped_empty_machine_made_and_deleted_ones_say_nothing() -> None:
@@ -61,6 +73,7 @@ ROWS = st.lists(
         st.sampled_from(["person", "person", "person", "imported", "machine", "skipped", "empty"]),
         st.sampled_from([False] * 5 + [True]),
         st.sampled_from([None, None, None, 1.0]),
+        st.sampled_from([None, 7]),
     ),
     max_size=8,
 )
@@ -69,8 +82,8 @@ ROWS = st.lists(
 @given(rows=ROWS, current=LABELS, shuffled=st.randoms(use_true_random=False))
 def test_settle_is_what_it_says(rows: list[Any], current: dict[str, list[str]], shuffled: Any) -> None:
     annotations = [
-        said(at, labels, by, origin, flagged=flagged, deleted_at=gone)
-        for at, (labels, by, origin, flagged, gone) in enumerate(rows)
+        said(at, labels, by, origin, flagged=flagged, deleted_at=gone, parent_prediction=parent)
+        for at, (labels, by, origin, flagged, gone, parent) in enumerate(rows)
     ]
     living = [row for row in annotations if row.deleted_at is None]
     record = {head: tuple(names) for head, names in current.items()}
@@ -81,8 +94,11 @@ def test_settle_is_what_it_says(rows: list[Any], current: dict[str, list[str]], 
     for user in (1, 2, 3, 4):
         own = [row for row in living if row.origin == "person" and row.completed_by == user]
         words += own[-1:]
+    flags = [row.updated_at for row in words if row.flagged]
+    if flags:
+        words = [row for row in words if row.updated_at > max(flags) and row.parent_prediction is None]
     expected = Settled({}, record, frozenset(), flagged=True)
-    if not any(row.flagged for row in words):
+    if words or not flags:
         decided = {}
         for head in ("x", "y"):
             answers = sorted((row.updated_at, tuple(row.labels[head])) for row in words if head in row.labels)
