@@ -10,4 +10,12 @@ def open_images(settings: Settings, client: Client) -> Images:
     """Images fetched with `client`'s authority; close them before it."""
     cache = ImageCache(settings.state_dir / "images", int(settings.image_cache_gb * 1e9))
     limit = settings.max_image_mb * 1_000_000
-    return Images(client.base_url, client.http, cache, limit, settings.image_policy, settings.ca_file)
+    return Images(
+        client.base_url,
+        client.http,
+        cache,
+        limit,
+        settings.image_policy,
+        settings.ca_file,
+        settings.label_studio_public_url,
+    )

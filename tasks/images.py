@@ -55,6 +55,8 @@ def shown_url(url: str) -> str:
 class Images:
     """The images of one Label Studio at `base_url` (which may have a sub-path).
 
+    `public_url`: where people reach the same Label Studio, which writes that address into the tasks of a synced storage
+    of local files; it is asked at `base_url` for them.
     `http` is authorised to that Label Studio and used for nothing else; other hosts are asked, where `policy` allows
     them, by a client of our own that knows no credentials and trusts `ca_file` beside the public certificates. No image
     may pass `max_image_bytes`. Threads may share one object.
@@ -68,9 +70,11 @@ class Images:
         max_image_bytes: int,
         policy: AddressPolicy,
         ca_file: str = "",
+        public_url: str = "",
     ) -> None:
         base = httpx.URL(base_url)
         self._base = base
+        self._public = httpx.URL(public_url) if public_url else base
         self._origin = str(base.copy_with(path="/", query=None, fragment=None)).rstrip("/")
         self._prefix = base.path.rstrip("/")
         self._authorised = http
@@ -155,6 +159,9 @@ class Images:
                 f"{shown_url(url)} cannot be fetched: only Label Studio's own paths (/data/...), http(s) addresses,"
                 " data:image/...;base64 and objects of connected storages (s3://, gs://, azure-blob://) can"
             )
+        if _is_below(address, self._public):
+            below = address.raw_path[len(self._public.raw_path.rstrip(b"/")) :]
+            return self._base.copy_with(raw_path=self._prefix.encode() + below)
         return address
 
     def _storage_address(self, uri: str, project_id: int) -> httpx.URL:
@@ -163,12 +170,7 @@ class Images:
         return self._resolve(f"/projects/{project_id}/resolve/?fileuri={encoded}")
 
     def _is_label_studio(self, address: httpx.URL) -> bool:
-        same_origin = (address.scheme, address.host, address.port) == (
-            self._base.scheme,
-            self._base.host,
-            self._base.port,
-        )
-        return same_origin and f"{address.path}/".startswith(f"{self._prefix}/")
+        return _is_below(address, self._base)
 
     def _route(self, address: httpx.URL) -> httpx.Client:
         """Who asks for `address`: the one place for credentials. Our own client refuses what is not allowed."""
@@ -290,3 +292,8 @@ class Images:
                 f"{shown_url(str(address))}: Label Studio's login page: it does not accept our access token"
             )
         return ImageUnavailable(f"{shown_url(str(address))} is an HTML page, not an image")
+
+
+def _is_below(address: httpx.URL, base: httpx.URL) -> bool:
+    same_origin = (address.scheme, address.host, address.port) == (base.scheme, base.host, base.port)
+    return same_origin and f"{address.path}/".startswith(f"{base.path.rstrip('/')}/")

@@ -76,7 +76,7 @@ def test_what_both_files_hold_is_the_same_but_for_addresses() -> None:
     for name in ("backend", "worker"):
         ours, theirs = (dict(file[name], environment=None, ports=None) for file in (whole, outer))
         assert ours == theirs
-        differ = {"LABEL_STUDIO_URL", "PUBLIC_URL", "LABEL_STUDIO_TOKEN", "TASK_LOCK_HOURS"}
+        differ = {"LABEL_STUDIO_URL", "LABEL_STUDIO_PUBLIC_URL", "PUBLIC_URL", "LABEL_STUDIO_TOKEN", "TASK_LOCK_HOURS"}
         assert {key for key, _ in environment(whole[name]).items() ^ environment(outer[name]).items()} == {
             f"SECOND_LOOK_{setting}" for setting in differ
         }

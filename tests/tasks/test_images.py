@@ -156,6 +156,24 @@ def test_absolute_address_of_host_gets_the_token(images: Images, host: Server) -
     assert host.seen == [("/data/upload/a.png", TOKEN)]
 
 
+@pytest.mark.parametrize("base", ["", "/labels"])
+@pytest.mark.parametrize("public", ["https://studio.example.org", "https://studio.example.org/annotate/"])
+def test_the_public_address_of_host_is_asked_for_where_we_reach_it(
+    host: Server, cache: ImageCache, base: str, public: str
+) -> None:
+    path = "/data/local-files/?d=study/a%20b.png"
+    host.answers[base + path] = answer()
+    host.answers[f"{base}/data/upload/b.png"] = redirect(f"{public.rstrip('/')}{path}")
+    with httpx.Client(headers={"Authorization": TOKEN}) as http:
+        images = Images(f"{host.url}{base}", http, cache, 1000, AddressPolicy.parse("none.example.org", ""), "", public)
+        assert images.fetch(f"{public.rstrip('/')}{path}", PROJECT) == PNG
+        assert images.fetch("/data/upload/b.png", PROJECT) == PNG
+        for foreign in ("https://studio.example.org.evil.org/a.png", "https://studio.example.org:444/annotate/a.png"):
+            assert "SECOND_LOOK_IMAGE_HOSTS" in reason(images, foreign)
+        images.close()
+    assert host.seen == [(f"{base}{path}", TOKEN), (f"{base}/data/upload/b.png", TOKEN), (f"{base}{path}", TOKEN)]
+
+
 def test_another_host_never_sees_the_token(images: Images, elsewhere: Server, host: Server) -> None:
     elsewhere.answers["/a.png?sig=1"] = answer()
     assert images.fetch(f"{elsewhere.url}/a.png?sig=1", PROJECT) == PNG
