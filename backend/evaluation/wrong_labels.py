@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 Floats = NDArray[np.floating]
+Doubles = NDArray[np.float64]
 LEVEL = 0.95
 DRAWS = 4000
 RATE, RATE_SPREAD = 0.05, 1.5  # prior of a: logit of the usual 5 % wrong, give or take a factor of 4.5
@@ -46,39 +47,63 @@ def estimate(suspicion: Floats, reviewed: NDArray[np.bool_], wrong: NDArray[np.b
     a person has checked. wrong: (N,) what that person found; read where reviewed. Raises ValueError where the arrays do
     not fit together.
 
-    The posterior of a and b is summed on a grid (the likelihood is that of a logistic regression on the reviewed); the
-    interval is that of the posterior prediction of the others' sum.
+    The interval is that of the posterior prediction of the others' sum.
     """
-    if not suspicion.shape == reviewed.shape == wrong.shape:
-        raise ValueError(f"suspicion {suspicion.shape}, reviewed {reviewed.shape}, wrong {wrong.shape} differ")
-    odds = logit(np.clip(suspicion.astype(np.float64), NEVER, 1 - NEVER))
-    a, b = np.linspace(-9, 4, 105)[:, None], np.linspace(0.05, 2.55, 51)[None]
-    log_posterior = -0.5 * ((a - logit(RATE)) / RATE_SPREAD) ** 2 - 0.5 * ((b - 1) / SLOPE_SPREAD) ** 2
-    for centre, right, wrongs in _binned(odds[reviewed], wrong[reviewed]):
-        at = a + b * centre
-        log_posterior = log_posterior - wrongs * np.logaddexp(0, -at) - right * np.logaddexp(0, at)
-    posterior = np.exp(log_posterior - log_posterior.max()).ravel()
     rng = np.random.default_rng(seed)
-    drawn = rng.choice(posterior.size, DRAWS, p=posterior / posterior.sum())
-    rest = _binned(odds[~reviewed], np.zeros(int((~reviewed).sum()), dtype=bool))
-    centres, counts = np.array([row[0] for row in rest]), np.array([row[1] for row in rest])
+    a, b = posterior(suspicion, reviewed, wrong, rng)
+    odds = log_odds(suspicion)
+    centres, counts = binned(odds[~reviewed])
     found = int(wrong[reviewed].sum())
-    if not len(rest):
+    if not len(counts):
         return WrongLabels(found, float(found), float(found), float(found))
-    share = expit(a[drawn // b.size, 0][:, None] + b[0, drawn % b.size][:, None] * centres)
+    share = expit(a[:, None] + b[:, None] * centres)
     expected = share @ counts
     left = expected + rng.normal(size=DRAWS) * np.sqrt((share * (1 - share)) @ counts)
     low, high = np.clip(np.quantile(left, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), 0, len(odds) - int(reviewed.sum()))
     return WrongLabels(found, found + float(np.median(expected)), found + float(low), found + float(high))
 
 
-def _binned(odds: NDArray[np.float64], wrong: NDArray[np.bool_]) -> list[tuple[float, int, int]]:
-    """Rows as (log-odds, how many labels are right, how many are wrong)."""
+def posterior(
+    suspicion: Floats, reviewed: NDArray[np.bool_], wrong: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[Doubles, Doubles]:
+    """DRAWS of a and of b; arguments and ValueError as in `estimate`.
+
+    Their posterior is summed on a grid: the likelihood is that of a logistic regression on the reviewed.
+    """
+    if not suspicion.shape == reviewed.shape == wrong.shape:
+        raise ValueError(f"suspicion {suspicion.shape}, reviewed {reviewed.shape}, wrong {wrong.shape} differ")
+    odds = log_odds(suspicion[reviewed])
+    a, b = np.linspace(-9, 4, 105)[:, None], np.linspace(0.05, 2.55, 51)[None]
+    log_posterior = -0.5 * ((a - logit(RATE)) / RATE_SPREAD) ** 2 - 0.5 * ((b - 1) / SLOPE_SPREAD) ** 2
+    centres, counts = binned(odds)
+    bins = _bins(odds)
+    wrongs = np.bincount(bins, weights=wrong[reviewed])[np.bincount(bins) > 0]
+    for centre, count, of_them in zip(centres, counts, wrongs, strict=True):
+        at = a + b * centre
+        log_posterior = log_posterior - of_them * np.logaddexp(0, -at) - (count - of_them) * np.logaddexp(0, at)
+    weight = np.exp(log_posterior - log_posterior.max()).ravel()
+    drawn = rng.choice(weight.size, DRAWS, p=weight / weight.sum())
+    return a[drawn // b.size, 0], b[0, drawn % b.size]
+
+
+def log_odds(suspicion: Floats) -> Doubles:
+    """The log-odds (N,) of suspicions, kept finite."""
+    found: Doubles = logit(np.clip(suspicion.astype(np.float64), NEVER, 1 - NEVER))
+    return found
+
+
+def binned(odds: Doubles) -> tuple[Doubles, NDArray[np.intp]]:
+    """Log-odds (N,) as up to BINS of them: the mean of each bin, and how many rows it holds."""
+    bins = _bins(odds)
+    count = np.bincount(bins)
+    there = count > 0
+    return np.bincount(bins, weights=odds)[there] / count[there], count[there]
+
+
+def _bins(odds: Doubles) -> NDArray[np.intp]:
     if not len(odds):
-        return []
-    bins = np.clip(((odds - odds.min()) / max(float(np.ptp(odds)), 1e-9) * BINS).astype(int), 0, BINS - 1)
-    count, wrongs = np.bincount(bins), np.bincount(bins, weights=wrong)
-    sums = np.bincount(bins, weights=odds)
-    return [
-        (float(sums[i] / count[i]), int(count[i] - wrongs[i]), int(wrongs[i])) for i in np.flatnonzero(count).tolist()
-    ]
+        return np.zeros(0, dtype=np.intp)
+    found: NDArray[np.intp] = np.clip(
+        ((odds - odds.min()) / max(float(np.ptp(odds)), 1e-9) * BINS).astype(np.intp), 0, BINS - 1
+    )
+    return found
