@@ -15,7 +15,7 @@ from backend.evaluation.control import Arm
 from backend.registry import Registry
 from backend.scored import Scored, of_version
 from tasks.codec import to_labels, to_targets
-from tasks.labels import settle
+from tasks.labels import by_task, settle
 from tasks.ranking.suspects import suspicion
 from tasks.schema import Head, Labels, Schema, parse_label_config
 from tasks.store import Store
@@ -96,9 +96,7 @@ def _reviews(
         ).all()
         query = select(Published).where(Published.project_id == project_id, Published.prediction_id > 0)
         shown = {row.prediction_id: (row.kind, row.version) for row in session.scalars(query)}
-    said: dict[int, list[Annotation]] = {}
-    for row in rows:
-        said.setdefault(row.task_id, []).append(row)
+    said = by_task(rows)
     scored: dict[int, Scored | None] = {}
     reviews, holds = [], {}
     for task in tasks:

@@ -16,7 +16,7 @@ from tasks import exchange, ledger, sync
 from tasks.client import Client
 from tasks.codec import confidence_in, encode_labels, to_labels, to_targets
 from tasks.exchange import Answer, Known, Suspect
-from tasks.labels import Settled, settle
+from tasks.labels import Settled, by_task, settle
 from tasks.present import phrases_of
 from tasks.ranking.hybrid import weights_of
 from tasks.ranking.suspects import suspicion
@@ -249,9 +249,5 @@ def _tasks(session: Session, project_id: int, *, deleted: bool = False) -> dict[
 
 
 def _said(session: Session, project_id: int) -> dict[int, list[Annotation]]:
-    """The annotations of each task."""
-    said: dict[int, list[Annotation]] = {}
     query = select(Annotation).where(Annotation.project_id == project_id, Annotation.deleted_at.is_(None))
-    for annotation in session.scalars(query):
-        said.setdefault(annotation.task_id, []).append(annotation)
-    return said
+    return by_task(session.scalars(query))

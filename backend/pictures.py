@@ -14,7 +14,7 @@ from backend.registry import Registry, whole
 from backend.settings import Settings
 from backend.snapshot import Snapshot
 from tasks.images import Images, ImageUnavailable
-from tasks.labels import settle
+from tasks.labels import by_task, settle
 from tasks.schema import Schema
 from tasks.store import Store
 from tasks.tables import Annotation, Task
@@ -103,9 +103,7 @@ def assign_folds(store: Store, schema: Schema, settings: Settings, project_id: i
         new = [task for task in tasks if task.fold is None]
         if not new:
             return
-        said: dict[int, list[Annotation]] = {}
-        for annotation in session.scalars(select(Annotation).where(Annotation.project_id == project_id)):
-            said.setdefault(annotation.task_id, []).append(annotation)
+        said = by_task(session.scalars(select(Annotation).where(Annotation.project_id == project_id)))
         for task in new:
             # Without a group in the data, identical image bytes belong together.
             task.group = task.group or f"image:{task.pixels}"

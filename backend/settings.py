@@ -37,8 +37,8 @@ class Settings(BaseSettings):
     label_studio_url: str = Field("http://localhost:8080", description="Where the backend reaches Label Studio")
     label_studio_public_url: str = Field(
         "",
-        description="Where people reach it, if that is another address (its LABEL_STUDIO_HOST): images of tasks that name"
-        " it are asked for at LABEL_STUDIO_URL",
+        description="Where people reach it, if that is another address (its LABEL_STUDIO_HOST): images of tasks that"
+        " name it are asked for at LABEL_STUDIO_URL",
     )
     label_studio_token: SecretStr = Field(
         SecretStr(""), description="A personal access token of Label Studio (a legacy token works where enabled)"

@@ -1,6 +1,5 @@
 """What only the demo knows: how good each version is against the truth, and which labels on record were corrected."""
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from backend.scored import Scored
 from backend.snapshot import Snapshot
 from tasks.codec import to_targets
 from tasks.datafolder import DataFolder
-from tasks.labels import settle
+from tasks.labels import by_task, settle
 from tasks.schema import Schema
 from tasks.store import Store
 from tasks.tables import Annotation, Task, Version
@@ -50,10 +49,8 @@ def metrics_by_version(
 
 def corrected(store: Store, project: int) -> int:
     """Tasks whose settled labels differ from those on record, in any control."""
-    said: dict[int, list[Annotation]] = defaultdict(list)
     with store.begin() as session:
-        for row in session.scalars(select(Annotation).where(Annotation.project_id == project)):
-            said[row.task_id].append(row)
+        said = by_task(session.scalars(select(Annotation).where(Annotation.project_id == project)))
         tasks = session.scalars(select(Task).where(Task.project_id == project)).all()
-    settled = [settle(said[task.id], task.current) for task in tasks]
+    settled = [settle(said.get(task.id, []), task.current) for task in tasks]
     return sum(any(row.labels.get(head, known) != known for head, known in row.current.items()) for row in settled)

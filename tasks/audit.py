@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tasks.labels import Settled, settle
+from tasks.labels import Settled, by_task, settle
 from tasks.ledger import canonical
 from tasks.schema import Labels
 from tasks.tables import Annotation, Entry, Task
@@ -45,6 +45,7 @@ class LabelSet:
                 completed_by=body["annotator"],
                 updated_at=body["changed_at"],
                 lead_time=body["lead_time"],
+                parent_prediction=(body["shown"] or {}).get("prediction"),
                 labels=body["to"],
                 flagged=body["flagged"],
                 confidence=body["confidence"],
@@ -53,9 +54,7 @@ class LabelSet:
 
     def settled(self) -> Iterator[tuple[int, Settled]]:
         """What holds on each task, by number."""
-        said: dict[int, list[Annotation]] = {}
-        for annotation in self.annotations.values():
-            said.setdefault(annotation.task_id, []).append(annotation)
+        said = by_task(self.annotations.values())
         for task in sorted(self.recorded):
             yield task, settle(said.get(task, []), self.recorded[task])
 

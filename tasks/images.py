@@ -160,8 +160,8 @@ class Images:
                 " data:image/...;base64 and objects of connected storages (s3://, gs://, azure-blob://) can"
             )
         if _is_below(address, self._public):
-            below = address.raw_path[len(self._public.raw_path.rstrip(b"/")) :]
-            return self._base.copy_with(raw_path=self._prefix.encode() + below)
+            rest = address.raw_path[len(self._public.raw_path.rstrip(b"/")) :]
+            return self._base.copy_with(raw_path=self._prefix.encode() + rest)
         return address
 
     def _storage_address(self, uri: str, project_id: int) -> httpx.URL:

@@ -47,6 +47,14 @@ def settle(annotations: Iterable[Annotation], current: Labels) -> Settled:
     return Settled(record | decided, record, frozenset(decided))
 
 
+def by_task(annotations: Iterable[Annotation]) -> dict[int, list[Annotation]]:
+    """The annotations of each task that has any, in the order in which they come."""
+    found: dict[int, list[Annotation]] = {}
+    for annotation in annotations:
+        found.setdefault(annotation.task_id, []).append(annotation)
+    return found
+
+
 def _time(annotation: Annotation) -> tuple[str, int]:
     """When it was last changed; of two at one time the later number, so that rows in any order settle alike."""
     return annotation.updated_at, annotation.id

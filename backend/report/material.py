@@ -15,7 +15,7 @@ from backend.registry import Registry
 from backend.scored import Scored, of_version
 from tasks import ledger
 from tasks.codec import to_targets
-from tasks.labels import Settled, settle
+from tasks.labels import Settled, by_task, settle
 from tasks.schema import Head, Labels, Schema, parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Project, Published, Task, Version
@@ -100,9 +100,7 @@ def read(store: Store, registry: Registry, project_id: int) -> Material:
             select(Version).where(Version.project_id == project_id).order_by(Version.number)
         ).all()
         head = ledger.head(session, project_id)
-    said: dict[int, list[Annotation]] = {}
-    for row in annotations:
-        said.setdefault(row.task_id, []).append(row)
+    said = by_task(annotations)
     items = [
         Item(
             row.id, row.group, row.site, row.fold, row.pixels, row.is_labeled, settle(said.get(row.id, []), row.current)

@@ -262,6 +262,21 @@ def test_a_store_that_says_something_else_than_the_ledger_is_found(store: Store)
     ]
 
 
+def test_a_flag_and_what_settles_it_replay_as_they_were(store: Store) -> None:
+    task = {"id": 1, "data": {"image": "i.png", "bom": "benign"}}
+    flagged = said(1, "bom=benign", "flag=expert", user=3, parent_prediction=7)
+    queued = said(2, "bom=benign", user=5, parent_prediction=7)
+    expert = said(3, "bom=malignant", user=6)
+    for seen in ([flagged], [flagged, queued], [flagged, queued, expert]):
+        take(store, task | {"updated_at": seen[-1]["updated_at"], "annotations": seen})
+        with store.snapshot() as session:
+            replayed = audit.replay(ledger.chain(session, 1))
+            assert audit.differences(replayed, audit.stored(session, 1)) == []
+        ((_, settled),) = replayed.settled()
+        assert settled.flagged == (expert not in seen)
+    assert settled.labels["bom"] == ("malignant",)
+
+
 def test_times() -> None:
     assert audit.moment("2026-01-31T14:00+02:00") == "2026-01-31T12:00:00.000000+00:00"
     assert audit.moment("2026-01-31T14:00:00.5Z") == "2026-01-31T14:00:00.500000+00:00"
