@@ -48,7 +48,7 @@ def curve(material: Material) -> list[dict[str, Any]]:
     for version in material.versions:
         scored = material.scored(version.number)
         if scored is not None and head.name in scored.probabilities:
-            there = _common(material.holdout, [scored])
+            there = common(material.holdout, [scored])
             p = _rows(scored, head, there)
             said[version.number] = {item.id: row for item, row in zip(there, p, strict=True)}
     common = [item for item in material.holdout if all(item.id in rows for rows in said.values())] if said else []
@@ -76,7 +76,7 @@ def before_and_after(material: Material) -> dict[str, Any] | None:
     if ends is None:
         return None
     (first, before), (newest, after) = ends
-    items = _common(material.holdout, [before, after])
+    items = common(material.holdout, [before, after])
     if not items:
         return None
     heads = [
@@ -95,8 +95,8 @@ def before_and_after(material: Material) -> dict[str, Any] | None:
         "holdout": len(material.holdout),
         "draws": DRAWS,
         "groups_needed": GROUPS,
-        "heads": [_compared(material, head, before, after, items) | {"control": head.name} for head in heads],
-        "centres": [_compared(material, main, before, after, there) | {"centre": site} for site, there in centres],
+        "heads": [compared(material, head, before, after, items) | {"control": head.name} for head in heads],
+        "centres": [compared(material, main, before, after, there) | {"centre": site} for site, there in centres],
         "centres_left_out": len(largest) - len(centres),
     }
 
@@ -111,7 +111,7 @@ def reliability(material: Material) -> dict[str, Any] | None:
     scored = None if number is None else material.scored(number)
     if scored is None or head.name not in scored.probabilities:
         return None
-    items, y = _labelled(material, head, _common(material.holdout, [scored]))
+    items, y = _labelled(material, head, common(material.holdout, [scored]))
     if not items:
         return None
     p = _rows(scored, head, items).astype(np.float64)
@@ -166,7 +166,7 @@ def _ends(material: Material) -> tuple[tuple[int, Scored], tuple[int, Scored]] |
     return None if first is None or newest is None or first[0] == newest[0] else (first, newest)
 
 
-def _common(items: Sequence[Item], versions: Sequence[Scored]) -> list[Item]:
+def common(items: Sequence[Item], versions: Sequence[Scored]) -> list[Item]:
     """The tasks that all versions scored by the image that they have now; imported probabilities name no image."""
 
     def seen(item: Item, scored: Scored) -> bool:
@@ -191,7 +191,11 @@ def _by_people(head: Head, items: Sequence[Item]) -> int:
     return sum(head.name in item.settled.adjudicated for item in items)
 
 
-def _compared(material: Material, head: Head, before: Scored, after: Scored, items: Sequence[Item]) -> dict[str, Any]:
+def compared(material: Material, head: Head, before: Scored, after: Scored, items: Sequence[Item]) -> dict[str, Any]:
+    """One head before and after on these tasks: n labels, of which adjudicated by people, and figures (`compare`).
+
+    Intervals are None below GROUPS groups.
+    """
     there, targets = _labelled(material, head, items)
     groups = [item.group or f"task {item.id}" for item in there]
     found = compare(head, _rows(before, head, there), _rows(after, head, there), targets, groups, draws=DRAWS)
