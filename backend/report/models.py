@@ -48,7 +48,7 @@ def curve(material: Material) -> list[dict[str, Any]]:
     for version in material.versions:
         scored = material.scored(version.number)
         if scored is not None and head.name in scored.probabilities:
-            there = common(material.holdout, [scored])
+            there = seen_by(material.holdout, [scored])
             p = _rows(scored, head, there)
             said[version.number] = {item.id: row for item, row in zip(there, p, strict=True)}
     common = [item for item in material.holdout if all(item.id in rows for rows in said.values())] if said else []
@@ -76,7 +76,7 @@ def before_and_after(material: Material) -> dict[str, Any] | None:
     if ends is None:
         return None
     (first, before), (newest, after) = ends
-    items = common(material.holdout, [before, after])
+    items = seen_by(material.holdout, [before, after])
     if not items:
         return None
     heads = [
@@ -111,7 +111,7 @@ def reliability(material: Material) -> dict[str, Any] | None:
     scored = None if number is None else material.scored(number)
     if scored is None or head.name not in scored.probabilities:
         return None
-    items, y = _labelled(material, head, common(material.holdout, [scored]))
+    items, y = _labelled(material, head, seen_by(material.holdout, [scored]))
     if not items:
         return None
     p = _rows(scored, head, items).astype(np.float64)
@@ -166,7 +166,7 @@ def _ends(material: Material) -> tuple[tuple[int, Scored], tuple[int, Scored]] |
     return None if first is None or newest is None or first[0] == newest[0] else (first, newest)
 
 
-def common(items: Sequence[Item], versions: Sequence[Scored]) -> list[Item]:
+def seen_by(items: Sequence[Item], versions: Sequence[Scored]) -> list[Item]:
     """The tasks that all versions scored by the image that they have now; imported probabilities name no image."""
 
     def seen(item: Item, scored: Scored) -> bool:
