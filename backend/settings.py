@@ -19,7 +19,11 @@ from tasks.addresses import AddressPolicy
 from tasks.ranking.hybrid import weights_of
 
 TUNABLE = frozenset(
-    {"batch_size", "head_hours", "retrain_after", "preset", "uncertainty", "disagreement_threshold", "phrases", "mode"}
+    {
+        *("batch_size", "head_hours", "retrain_after", "gate_level"),
+        *("preset", "uncertainty", "disagreement_threshold", "phrases", "mode"),
+        *("stop", "stop_uncertainty", "budget_annotations", "budget_hours"),
+    }
 )
 """What an admin may also set per project, in the extra parameters of its ML backend."""
 
@@ -103,6 +107,25 @@ class Settings(BaseSettings):
     head_hours: float = Field(2.0, ge=0, description="Hours of work to publish, at the annotators' own pace")
     retrain_after: int = Field(
         0, ge=0, description="New or changed annotations until a training; 0: the larger of 50 and 0.5 % of the labels"
+    )
+    gate_level: float = Field(
+        0.95,
+        ge=0.5,
+        le=1,
+        description="A new model is refused where it does worse than the one in force in more than this share of the"
+        " hold-out's resamples; 0.5: it must seem at least as good, 1: none is refused",
+    )
+    stop: Literal["advise", "auto"] = Field(
+        "advise",
+        description="What happens once enough is reviewed: advise says so in status and the report, auto also ends the"
+        " trainings; the order goes on",
+    )
+    stop_uncertainty: float = Field(
+        0.0, ge=0, lt=1, description="Enough is reviewed when the mean uncertainty of the rest is below this; 0: never"
+    )
+    budget_annotations: int = Field(0, ge=0, description="Enough is reviewed after so many annotations; 0: no budget")
+    budget_hours: float = Field(
+        0.0, ge=0, description="Enough is reviewed after so many hours of lead time, of all people; 0: no budget"
     )
     task_lock_hours: float = Field(
         24.0, ge=0, description="Label Studio's TASK_LOCK_TTL: older versions are deleted only after it"

@@ -1,0 +1,259 @@
+"""Whether enough is reviewed, and what further reviews would buy: the criteria and forecasts of one project."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.evaluation import forecast, stopping
+from backend.evaluation.compare import Difference
+from backend.evaluation.control import Arm
+from backend.evaluation.forecast import HORIZONS, POINTS, Estimate, Past
+from backend.evaluation.stopping import BACK, Criterion
+from backend.learning.folds import HOLDOUT
+from backend.report import models, reviews
+from backend.report.material import Floats, Item, Material, moment
+from backend.scored import Scored
+from backend.settings import Settings
+from tasks.ranking.hybrid import weights_of
+from tasks.ranking.interleave import lay_out
+from tasks.ranking.suspects import suspicion
+from tasks.tables import Version
+
+NEWEST = 12  # versions that are looked at: each is a file of answers to read
+FIGURES = {"auc": "AUC", "macro_f1": "macro F1"}
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """The labels on record of the heaviest head that a version scored: N tasks, and `forecast.finds`' arguments."""
+
+    items: Sequence[Item]
+    suspicion: Floats
+    reviewed: NDArray[np.bool_]
+    wrong: NDArray[np.bool_]
+
+
+def advice(material: Material, settings: Settings, waiting: Sequence[int]) -> dict[str, Any] | None:
+    """Whether to stop and why, and what the next reviews buy; None before any model.
+
+    settings: tuned to the project. waiting: open tasks of the published order, first first. Intervals are lists of
+    value, low and high. said: why there is no forecast.
+    """
+    if material.project.version is None:
+        return None
+    trained = [version for version in material.versions if version.labels][-NEWEST:]
+    scored = material.scored(material.project.version)
+    answers = [(row.origin, row.lead_time) for row in material.annotations]
+    criteria = [*budgets(answers, settings), *_judged(material, settings, trained, scored)]
+    reasons = stopping.reasons(criteria)
+    return {
+        "stop": bool(reasons),
+        "stopped": material.project.stopped,
+        "mode": settings.stop,
+        "line": _line(material.project.stopped, reasons),
+        "criteria": [asdict(row) for row in criteria],
+        "wrong_labels": _finds(material, settings, scored, waiting),
+        "figures": _figures(models.curve(replace(material, versions=trained))),
+    }
+
+
+def budgets(answers: Iterable[tuple[str, float | None]], settings: Settings) -> list[Criterion]:
+    """The two criteria that need no model, from the origin and lead time of annotations that are there.
+
+    Annotations that people made count; hours also those of skips.
+    """
+    rows = [(origin, seconds) for origin, seconds in answers if origin in ("person", "skipped")]
+    return [
+        stopping.annotations(sum(origin == "person" for origin, _ in rows), settings.budget_annotations),
+        stopping.hours([seconds for _, seconds in rows], settings.budget_hours),
+    ]
+
+
+def past(material: Material) -> dict[str, Any]:
+    """What was forecast at earlier versions, and what came: wrong labels until the next version, and its figures.
+
+    Lists of `forecast.Past` as values with covered; each forecast is made from what was there then, labels as they
+    hold now.
+    """
+    trained = [version for version in material.versions if version.labels][-NEWEST:]
+    curve = models.curve(replace(material, versions=trained))
+    figures = {name: _earlier_figures([row for row in curve if row[name] is not None], name) for name in FIGURES}
+    found = _earlier_finds(material, trained)
+    return {name: [asdict(row) | {"covered": row.covered} for row in rows] for name, rows in figures.items()} | {
+        "wrong_labels": [asdict(row) | {"covered": row.covered} for row in found]
+    }
+
+
+def _judged(
+    material: Material, settings: Settings, trained: Sequence[Version], scored: Scored | None
+) -> list[Criterion]:
+    sure: Floats = np.zeros(0, dtype=np.float32)
+    if scored is not None and scored.scores is not None:
+        rows = [scored.row_of[item.id] for item in _unreviewed(material) if item.id in scored.row_of]
+        sure = scored.scores.uncertainty[rows]
+    name = material.head.name
+    totals = reviews.found(material)
+    control = Arm(len(totals["random"]), totals["random"][-1] if totals["random"] else 0)
+    recorded = sum(name in item.settled.current for item in material.items)
+    return [
+        stopping.uncertainty(sure, settings.stop_uncertainty),
+        _plateau(material, trained),
+        stopping.finds((np.diff(totals["ranked"], prepend=0) > 0).tolist(), control, recorded),
+    ]
+
+
+def _plateau(material: Material, trained: Sequence[Version]) -> Criterion:
+    """The newest version against the one BACK before it, on hold-out tasks that both saw."""
+    if material.project.probabilities is not None:
+        said = "The order comes from imported probabilities: no model of ours is there to gain."
+        return Criterion("plateau", None, said)
+    head = material.head
+    there = [(version.number, said) for version in trained[-BACK - 1 :] if (said := material.scored(version.number))]
+    there = [(number, said) for number, said in there if head.name in said.probabilities]
+    if len(there) < BACK + 1:
+        return stopping.plateau("", 0, 0, None, len(there))
+    (first, before), (last, after) = there[0], there[-1]
+    items = models.seen_by(material.holdout, [before, after])
+    figures = models.compared(material, head, before, after, items)["figures"]
+    name = "macro_f1" if figures["auc"]["before"] is None else "auc"
+    return stopping.plateau(FIGURES[name], first, last, Difference(**figures[name]), len(there))
+
+
+def _line(stopped: str | None, reasons: Sequence[Criterion]) -> str:
+    if stopped is not None:
+        return f"Stopped, no training comes unasked: {stopped}"
+    if reasons:
+        return f"Enough is reviewed. {' '.join(row.said for row in reasons)}"
+    return "Go on reviewing: nothing says yet that it is enough."
+
+
+def _finds(material: Material, settings: Settings, scored: Scored | None, waiting: Sequence[int]) -> dict[str, Any]:
+    doubts = None if scored is None else _doubts(material, scored)
+    if scored is None or doubts is None:
+        said = "No forecast of wrong labels: no task with a label on record was scored by a model."
+        return {"said": said, "next": []}
+    row_of = {item.id: row for row, item in enumerate(doubts.items)}
+    order = [row_of[task] for task in _queue(material, settings, scored, waiting) if task in row_of]
+    queue = np.array([row for row in order if not doubts.reviewed[row]], dtype=np.intp)
+    if not len(queue):
+        return {"said": "No forecast of wrong labels: no label on record is left to review.", "next": []}
+    found = forecast.finds(doubts.suspicion, doubts.reviewed, doubts.wrong, queue)
+    return {
+        "said": None,
+        "next": [
+            {"reviews": row.reviews, "found": _list(row.found), "rate_left": _list(row.rate_left)} for row in found
+        ],
+    }
+
+
+def _doubts(material: Material, scored: Scored) -> Doubts | None:
+    """None where the version knows the heaviest head not, or no label on record of it."""
+    head = material.head
+    if head.name not in scored.probabilities:
+        return None
+    items = [item for item in material.items if item.id in scored.row_of]
+    recorded = material.targets(head, [item.settled.current for item in items])
+    doubt = suspicion(scored.probabilities[head.name][[scored.row_of[item.id] for item in items]], recorded, head)
+    rows = np.flatnonzero(~np.isnan(doubt)).tolist()
+    if not rows:
+        return None
+    items = [items[row] for row in rows]
+    reviewed = np.array([head.name in item.settled.adjudicated for item in items], dtype=bool)
+    wrong = np.array(
+        [
+            head.name in item.settled.adjudicated
+            and set(item.settled.current[head.name]) != set(item.settled.labels[head.name])
+            for item in items
+        ],
+        dtype=bool,
+    )
+    return Doubts(items, doubt[rows], reviewed, wrong)
+
+
+def _queue(material: Material, settings: Settings, scored: Scored, waiting: Sequence[int]) -> list[int]:
+    """The tasks to come: those published, then the others by uncertainty and disagreement, with the random slots.
+
+    Without diversity, which would take the queue's whole planning; the draws of the random slots are one of many.
+    """
+    published = set(waiting)
+    left = [item for item in _unreviewed(material) if item.id not in published and item.id in scored.row_of]
+    pool = [item.id for item in left if item.fold != HOLDOUT]
+    ranked = pool
+    if scored.scores is not None:
+        recorded = sum(bool(item.settled.current) for item in left)
+        base = scored.scores.base(weights_of(settings.preset, recorded=2 * recorded > len(left)))
+        order = np.argsort(-base[[scored.row_of[task] for task in pool]], kind="stable")
+        ranked = [pool[row] for row in order.tolist()]
+    if not settings.random_slots:
+        return [*waiting, *ranked]
+    frozen = [item.id for item in left if item.fold == HOLDOUT]
+    drawn = len(reviews.found(material)["random"])
+    rng = np.random.default_rng([settings.seed, material.project.version or 0])
+    return [*waiting, *(slot.task for slot in lay_out(ranked, pool, frozen, max(HORIZONS), drawn, rng))]
+
+
+def _unreviewed(material: Material) -> list[Item]:
+    """The tasks of which no person has said anything that holds, nor asked the expert."""
+    return [item for item in material.items if not item.settled.adjudicated and not item.settled.flagged]
+
+
+def _figures(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for name, spoken in FIGURES.items():
+        points = [row for row in curve if row[name] is not None]
+        if not points:
+            continue
+        done = [row["reviewed"] for row in points]
+        ahead = [done[-1] + horizon for horizon in HORIZONS]
+        said = forecast.figure(done, [row[name] for row in points], ahead)
+        few = f"{spoken}: too few versions to tell, {len(points)} of {POINTS}."
+        found.append(
+            {
+                "figure": name,
+                "name": spoken,
+                "now": points[-1][name],
+                "said": few if said is None else None,
+                "next": [
+                    {"reviews": horizon, "then": _list(row)} for horizon, row in zip(HORIZONS, said or [], strict=False)
+                ],
+            }
+        )
+    return found
+
+
+def _earlier_figures(points: Sequence[dict[str, Any]], name: str) -> list[Past]:
+    found = []
+    for place in range(POINTS, len(points)):
+        before, then = points[:place], points[place]
+        said = forecast.figure([row["reviewed"] for row in before], [row[name] for row in before], [then["reviewed"]])
+        assert said is not None  # POINTS versions are before it
+        ahead = then["reviewed"] - before[-1]["reviewed"]
+        found.append(Past(before[-1]["version"], ahead, said[0], then[name]))
+    return found
+
+
+def _earlier_finds(material: Material, trained: Sequence[Version]) -> list[Past]:
+    first: dict[int, float] = {}
+    for row in material.annotations:
+        if row.origin == "person":
+            first.setdefault(row.task_id, moment(row.created_at).timestamp())
+    found = []
+    for version, following in zip(trained, trained[1:], strict=False):
+        scored = material.scored(version.number)
+        doubts = None if scored is None else _doubts(material, scored)
+        if doubts is None:
+            continue
+        when = np.array([first.get(item.id, np.inf) for item in doubts.items])
+        known = doubts.reviewed & (when <= version.created_at)
+        came = np.flatnonzero(doubts.reviewed & (when > version.created_at) & (when <= following.created_at))
+        if len(came):
+            said = forecast.among(doubts.suspicion, known, doubts.wrong & known, came)
+            found.append(Past(version.number, len(came), said, float(doubts.wrong[came].sum())))
+    return found
+
+
+def _list(estimate: Estimate) -> list[float]:
+    return [estimate.value, estimate.low, estimate.high]
