@@ -13,6 +13,8 @@ Float32 = NDArray[np.float32]
 Rows = NDArray[np.intp]
 Targets = Mapping[str, Float32]
 """Per head (N, C): one-hot, or multi-hot for multiple choice; a row of NaN has no label."""
+Weights = Mapping[str, Float32]
+"""Per head (N,): what each row's label counts in learning, 1 as a rule; 0 drops it, for this head alone."""
 Members = dict[str, Float32]
 """Per head (M, N, C): what each of M ensemble members says of N images."""
 

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.learning import calibrate, heads
-from backend.learning.arrays import Float32, Members, Rows, Targets
+from backend.learning.arrays import Float32, Members, Rows, Targets, Weights
 from backend.learning.config import LearningConfig
 from backend.learning.folds import HOLDOUT
 from tasks.schema import Head
 
 CLEAN_ENOUGH = 50
 """From so many clean labels on, a head's temperature is fitted on them alone."""
+
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,18 @@ def cross_fit(
     schema_heads: Sequence[Head],
     config: LearningConfig,
     groups: Sequence[str] | None = None,
-    row_weights: Float32 | None = None,
+    row_weights: Sequence[Weights] | None = None,
     clean: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> CrossFit:
     """Fit K sets of heads and the temperatures.
 
     embeddings: K arrays (N, D), array k from the backbone that did not see fold k; or a single one, from
-    a backbone that saw no label. targets: per head (N, C), NaN rows unlabelled. groups and row_weights as
-    in `heads.fit`. clean: per head (N,), labels a person has checked, of rows drawn at random: those of rows
-    that were picked because they look wrong would teach the wrong confidence. Raises ValueError where there
-    are neither one nor K embeddings.
+    a backbone that saw no label. targets: per head (N, C), NaN rows unlabelled. groups as in `heads.fit`, and
+    row_weights too: K of them, number k for the heads fitted without fold k, or a single one for all. clean: per
+    head (N,), labels a person has checked, of rows drawn at random: those of rows that were picked because they
+    look wrong would teach the wrong confidence. Temperatures leave the weights aside: labels that weigh little
+    are those that the model contradicts, and without them it would seem surer than it is. Raises ValueError where
+    there are neither one nor K embeddings.
     """
     _check_members(embeddings, config.folds)
     labelled = labelled_rows(targets)
@@ -68,27 +74,37 @@ def cross_fit(
     for fold in range(config.folds):
         rows = np.flatnonzero(trainable & (folds != fold))
         members = heads.fit(
-            _of(embeddings, fold),
+            of_fold(embeddings, fold),
             targets,
             rows,
             schema_heads,
             config.head_seeds,
             seed=config.seed * config.folds + fold,
             groups=groups,
-            row_weights=row_weights,
+            row_weights=None if row_weights is None else of_fold(row_weights, fold),
         )
         fitted.append(members)
 
     unseen = _unseen_logits(fitted, embeddings, folds, trainable)
-    temperatures = {}
+    found = temperatures(unseen, targets, trainable, schema_heads, clean)
+    return CrossFit(tuple(fitted), found, {head.name: head.multiple for head in schema_heads})
+
+
+def temperatures(
+    unseen: Members,
+    targets: Targets,
+    trainable: NDArray[np.bool_],
+    schema_heads: Sequence[Head],
+    clean: Mapping[str, NDArray[np.bool_]] | None,
+) -> dict[str, float]:
+    """Each head's temperature, from out-of-fold logits (S, N, C) of the `trainable` rows (N,); else as `cross_fit`."""
+    found = {}
     for head in schema_heads:
         known = trainable & ~np.isnan(targets[head.name]).any(axis=1)
         if clean is not None and (known & clean[head.name]).sum() >= CLEAN_ENOUGH:
             known &= clean[head.name]
-        temperatures[head.name] = calibrate.temperature(
-            unseen[head.name][:, known], targets[head.name][known], head.multiple
-        )
-    return CrossFit(tuple(fitted), temperatures, {head.name: head.multiple for head in schema_heads})
+        found[head.name] = calibrate.temperature(unseen[head.name][:, known], targets[head.name][known], head.multiple)
+    return found
 
 
 def predict(
@@ -104,7 +120,7 @@ def predict(
     for fold, members in enumerate(crossfit.folds):
         rows = np.flatnonzero(labelled & (folds == fold))
         if len(rows):
-            logits = heads.predict_logits(members, _of(embeddings, fold)[rows])
+            logits = heads.predict_logits(members, of_fold(embeddings, fold)[rows])
             blocks.append(Block(rows, _calibrated(crossfit, logits), out_of_fold=True))
     rows = np.flatnonzero(~labelled | (folds == HOLDOUT))
     if len(rows):
@@ -115,7 +131,7 @@ def predict(
 def ensemble(crossfit: CrossFit, embeddings: Sequence[Float32]) -> Members:
     """Calibrated probabilities of all K x S members, per head (K x S, n, C), for rows that trained none of them."""
     _check_members(embeddings, len(crossfit.folds))
-    parts = [heads.predict_logits(members, _of(embeddings, fold)) for fold, members in enumerate(crossfit.folds)]
+    parts = [heads.predict_logits(members, of_fold(embeddings, fold)) for fold, members in enumerate(crossfit.folds)]
     logits = {name: np.concatenate([part[name] for part in parts]) for name in crossfit.multiple}
     return _calibrated(crossfit, logits)
 
@@ -147,7 +163,7 @@ def _unseen_logits(
     found: Members = {}
     for fold, members in enumerate(fitted):
         rows = np.flatnonzero(trainable & (folds == fold))
-        for name, logits in heads.predict_logits(members, _of(embeddings, fold)[rows]).items():
+        for name, logits in heads.predict_logits(members, of_fold(embeddings, fold)[rows]).items():
             if name not in found:
                 found[name] = np.full((len(logits), len(folds), logits.shape[2]), np.nan, dtype=np.float32)
             found[name][:, rows] = logits
@@ -161,8 +177,9 @@ def _calibrated(crossfit: CrossFit, logits: Members) -> Members:
     }
 
 
-def _of(embeddings: Sequence[Float32], fold: int) -> Float32:
-    return embeddings[fold] if len(embeddings) > 1 else embeddings[0]
+def of_fold(parts: Sequence[Part], fold: int) -> Part:
+    """The part of one fold, where each has its own; else the one of all."""
+    return parts[fold] if len(parts) > 1 else parts[0]
 
 
 def _check_members(embeddings: Sequence[Float32], folds: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.learning.arrays import Float32, Members, Pixels, Targets
+from backend.learning.arrays import Float32, Members, Pixels, Targets, Weights
 from backend.learning.backbone import Backbone, Progress, WeightsError, create, embed, load, save
 from backend.learning.config import LearningConfig
 from backend.learning.crossfit import CrossFit, ensemble, labelled_rows
@@ -28,19 +28,20 @@ def train_backbones(
     config: LearningConfig,
     folder: Path,
     progress: Progress | None = None,
+    row_weights: Weights | None = None,
 ) -> list[Backbone]:
     """K backbones, of which number k saw neither fold k nor the hold-out; or one that saw no label.
 
     The single one is what `frozen` gets where there are pretrained weights. Without, and in `full`, each
     fold's is trained here. Each is written to `folder` as backbone-<k>.safetensors when it is complete,
-    and taken from there where it was made from the same labels, folds and settings: a run that was killed
+    and taken from there where it was made from the same labels, weights, folds and settings: a run that was killed
     is repeated with the same arguments, and ends with the same weights. `progress` counts batches over
     all folds. Raises HubUnreachable (see `backbone.with_reachable_weights`), WeightsError, ValueError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if config.mode == "frozen" and config.weights != "scratch":
         path = folder / "backbone-0.safetensors"
-        made_from = _fingerprint(config, heads, {}, np.zeros(0, dtype=np.int8))
+        made_from = _fingerprint(config, heads, {}, {}, np.zeros(0, dtype=np.int8))
         backbone = _found(path, made_from)
         if backbone is None:
             backbone = replace(create(config, config.seed), made_from=made_from)
@@ -48,7 +49,7 @@ def train_backbones(
         return [backbone]
 
     trainable = labelled_rows(targets) & (folds != HOLDOUT)
-    made_from = _fingerprint(config, heads, targets, folds)
+    made_from = _fingerprint(config, heads, targets, row_weights or {}, folds)
     backbones = []
     for fold in range(config.folds):
         path = folder / f"backbone-{fold}.safetensors"
@@ -62,6 +63,7 @@ def train_backbones(
                 config,
                 seed=config.seed * config.folds + fold,
                 progress=_part_of(progress, fold, config.folds),
+                row_weights=row_weights,
             )
             save(replace(trained, made_from=made_from), path)
             # Read back, so that a resumed run and one that was never stopped go on from the same bytes.
@@ -104,13 +106,16 @@ def _found(path: Path, made_from: str) -> Backbone | None:
     return backbone if backbone.made_from == made_from else None
 
 
-def _fingerprint(config: LearningConfig, heads: Sequence[Head], targets: Targets, folds: NDArray[np.int8]) -> str:
+def _fingerprint(
+    config: LearningConfig, heads: Sequence[Head], targets: Targets, row_weights: Weights, folds: NDArray[np.int8]
+) -> str:
     digest = hashlib.sha256()
     settings = [config.backbone, config.weights, config.image_size, config.folds, config.epochs, config.seed]
     about = [settings, [(head.name, head.kind, head.classes, head.weight) for head in heads]]
     digest.update(json.dumps(about, sort_keys=True).encode())
-    for name in sorted(targets):
-        digest.update(name.encode() + np.ascontiguousarray(targets[name]).tobytes())
+    for arrays in (targets, row_weights):
+        for name in sorted(arrays):
+            digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
     digest.update(folds.tobytes())
     return digest.hexdigest()
 

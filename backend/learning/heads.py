@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backend.learning import device as devices
-from backend.learning.arrays import Float32, Members, Rows, Targets
+from backend.learning.arrays import Float32, Members, Rows, Targets, Weights
 from backend.learning.balance import class_weights
 from tasks.schema import Head
 
@@ -48,15 +48,15 @@ def fit(
     seeds: int,
     seed: int,
     groups: Sequence[str] | None = None,
-    row_weights: Float32 | None = None,
+    row_weights: Weights | None = None,
 ) -> LinearHeads:
     """Fit multinomial (multiple choice: binary) logistic regressions with a ridge on `embeddings[rows]`.
 
-    embeddings: (N, D). targets: per head (N, C), NaN rows unlabelled. row_weights: (N,), 0 drops a row.
-    Classes are balanced within limits. With several `seeds` the repeats differ by a Bayesian bootstrap
-    (Rubin 1981) over groups, or rows where none are given: exponential weights, for drawing with
-    replacement would lose the two cases of a rare class. A head without any label gives equal
-    probabilities. Full-batch L-BFGS; the heads and repeats share each product with the embeddings.
+    embeddings: (N, D). targets: per head (N, C), NaN rows unlabelled. row_weights: per head (N,), what a label
+    counts beside one of weight 1; 0 drops it. Classes are balanced within limits. With several `seeds` the
+    repeats differ by a Bayesian bootstrap (Rubin 1981) over groups, or rows where none are given: exponential
+    weights, for drawing with replacement would lose the two cases of a rare class. A head without any label gives
+    equal probabilities. Full-batch L-BFGS; the heads and repeats share each product with the embeddings.
     """
     device = devices.choose()
     taken = embeddings[rows]
@@ -67,14 +67,13 @@ def fit(
 
     sizes = [len(head.classes) for head in heads]
     repeats = torch.from_numpy(_bootstrap(rows, seeds, seed, groups)).to(device)
-    if row_weights is not None:
-        repeats = repeats * torch.from_numpy(row_weights[rows]).to(device)[:, None]
     problems, priors = [], []
     for head in heads:
         truth = targets[head.name][rows]
-        weights = class_weights(truth, head.multiple)
+        counts = None if row_weights is None else row_weights[head.name][rows]
+        weights = class_weights(truth, head.multiple, counts)
         priors.append(np.log(weights))
-        problems.append(_problem(truth, weights, repeats, head.multiple, device))
+        problems.append(_problem(truth, weights, repeats, counts, head.multiple, device))
 
     # Steps are taken in coordinates in which the penalised loss is nearly round: some 20 of them do
     # instead of hundreds. A sample of the rows is enough for that, for it does not move the minimum.
@@ -148,9 +147,13 @@ class _Problem:
         return (each * self.row_weights).sum()
 
 
-def _problem(truth: Float32, weights: Float32, repeats: Tensor, multiple: bool, device: torch.device) -> _Problem:
+def _problem(
+    truth: Float32, weights: Float32, repeats: Tensor, counts: Float32 | None, multiple: bool, device: torch.device
+) -> _Problem:
     known = torch.from_numpy(np.flatnonzero(~np.isnan(truth).any(axis=1))).to(device)
     row_weights = repeats[known]
+    if counts is not None:
+        row_weights = row_weights * torch.from_numpy(counts).to(device)[known, None]
     total = row_weights.sum(dim=0)
     return _Problem(
         known=known,

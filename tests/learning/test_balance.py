@@ -12,6 +12,15 @@ def test_balanced_as_in_scikit_learn() -> None:
     assert np.allclose(class_weights(targets, multiple=False), expected, rtol=1e-6)
 
 
+def test_rows_of_weight_count_as_often() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 4, 60)
+    targets = (rng.random((60, 3)) < 0.3).astype(np.float32)
+    for multiple in (False, True):
+        weighed = class_weights(targets, multiple, counts.astype(np.float32))
+        assert np.allclose(weighed, class_weights(targets.repeat(counts, axis=0), multiple))
+
+
 def test_ticks_are_weighed_against_their_absence_within_limits() -> None:
     targets = np.zeros((100, 4), np.float32)
     targets[:25, 0] = 1

@@ -38,7 +38,7 @@ def expected(x: np.ndarray, y: np.ndarray, rows: np.ndarray, weights: np.ndarray
     total = len(rows) if weights is None else weights[rows].sum()
     model = LogisticRegression(C=1 / heads.RIDGE * len(rows) / total, tol=1e-8, max_iter=5000)
     one_hot = np.eye(y.max() + 1, dtype=np.float32)[y]
-    balance = class_weights(one_hot[rows], multiple=False)
+    balance = class_weights(one_hot[rows], False, None if weights is None else weights[rows])
     sample = balance[y[rows]] * (1 if weights is None else weights[rows]) * total / len(rows)
     model.fit(scaler.transform(x[rows]), y[rows], sample_weight=sample)
     logits = model.decision_function(scaler.transform(x))
@@ -89,12 +89,34 @@ def test_unlabelled_rows_and_zero_weights_are_as_absent(data: tuple[np.ndarray, 
         softmax(heads.predict_logits(nearly, x)["three"], axis=2),
         atol=0.03,
     )
-    weights = np.ones(500, dtype=np.float32)
-    weights[300:] = 0
+    weights = {name: np.ones(500, dtype=np.float32) for name in targets}
+    for counts in weights.values():
+        counts[300:] = 0
     dropped = fitted(np.concatenate([x[:300], x[:200]]), targets, np.arange(500), row_weights=weights)
     flipped = {name: np.concatenate([truth[:300], truth[300:][::-1]]) for name, truth in targets.items()}
     same = fitted(np.concatenate([x[:300], x[:200]]), flipped, np.arange(500), row_weights=weights)
     assert np.allclose(dropped.weights, same.weights, atol=1e-3)
+
+
+def test_each_head_weighs_rows_its_own_way(data: tuple[np.ndarray, dict[str, np.ndarray]]) -> None:
+    x, targets = data
+    rng, rows = np.random.default_rng(1), np.arange(500)
+    weights = {name: rng.choice([0.0, 0.2, 0.5, 1.0], 500).astype(np.float32) for name in targets}
+    found = heads.predict_logits(fitted(x, targets, rows, row_weights=weights), x)
+    three = expected(x, targets["three"].argmax(axis=1), rows, weights["three"])
+    assert np.abs(softmax(found["three"][0], axis=1) - three).max() < 0.01
+    scaler = StandardScaler().fit(x)
+    balance = class_weights(targets["ticks"], True, weights["ticks"])
+    for index, weight in enumerate(balance):
+        y = targets["ticks"][:, index]
+        model = LogisticRegression(C=1 / heads.RIDGE, class_weight={0: 1, 1: weight}, tol=1e-8, max_iter=5000)
+        model.fit(scaler.transform(x), y, sample_weight=weights["ticks"])
+        logits = model.decision_function(scaler.transform(x))
+        assert np.abs(expit(found["ticks"][0][:, index]) - expit(logits - np.log(weight))).max() < 0.01
+    # A head is what it is without the others' weights.
+    alone = fitted(x, targets, rows, row_weights=weights | {"ticks": np.ones(500, np.float32)})
+    again = softmax(heads.predict_logits(alone, x)["three"][0], axis=1)
+    assert np.abs(again - softmax(found["three"][0], axis=1)).max() < 0.01
 
 
 def test_repeats_differ_by_group_and_are_repeatable(data: tuple[np.ndarray, dict[str, np.ndarray]]) -> None:

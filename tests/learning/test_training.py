@@ -15,6 +15,7 @@ HEADS = [
     Head("ticks", "image", "multiple", ("x", "y"), 0.1, False, None, None, True),
 ]
 ONES = {"three": torch.ones(3), "ticks": torch.ones(2)}
+EQUAL = {"three": torch.ones(12), "ticks": torch.ones(12)}
 
 
 @pytest.fixture
@@ -34,22 +35,36 @@ def test_loss_is_the_weighted_sum_of_scikit_learns(batch: tuple[torch.Tensor, di
         sample_weight=balance["three"][truth["three"].argmax(dim=1)],
     )
     ticks = np.mean([log_loss(truth["ticks"][:, c], logits[:, 3 + c].sigmoid(), labels=[0, 1]) for c in (0, 1)])
-    assert float(joint_loss(logits, truth, HEADS, balance)) == pytest.approx(0.9 * three + 0.1 * ticks, rel=1e-5)
+    assert float(joint_loss(logits, truth, HEADS, balance, EQUAL)) == pytest.approx(0.9 * three + 0.1 * ticks, rel=1e-5)
 
 
 def test_missing_labels_are_masked(batch: tuple[torch.Tensor, dict[str, torch.Tensor]]) -> None:
     logits, truth = batch
-    alone = joint_loss(logits[:5], {name: wanted[:5] for name, wanted in truth.items()}, HEADS, ONES)
+    fewer = {name: counts[:5] for name, counts in EQUAL.items()}
+    alone = joint_loss(logits[:5], {name: wanted[:5] for name, wanted in truth.items()}, HEADS, ONES, fewer)
     for wanted in truth.values():
         wanted[5:] = torch.nan
     logits = logits.requires_grad_()
-    loss = joint_loss(logits, truth, HEADS, ONES)
+    loss = joint_loss(logits, truth, HEADS, ONES, EQUAL)
     assert torch.isclose(loss, alone)
     loss.backward()
     assert logits.grad is not None and (logits.grad[5:] == 0).all() and logits.grad.isfinite().all()
     truth["three"][:] = torch.nan
-    only_ticks = joint_loss(logits, truth, HEADS, ONES)
+    only_ticks = joint_loss(logits, truth, HEADS, ONES, EQUAL)
     assert only_ticks.isfinite() and only_ticks < loss
+
+
+def test_rows_weigh_as_if_they_were_there_more_often(batch: tuple[torch.Tensor, dict[str, torch.Tensor]]) -> None:
+    logits, truth = batch
+    counts = torch.tensor([0, 2, 1, 1, 3, 0, 1, 2, 1, 1, 0, 1])
+    balance = {"three": torch.tensor([1.0, 2.0, 0.5]), "ticks": torch.tensor([3.0, 1.0])}
+    rows = torch.arange(12).repeat_interleave(counts)
+    often = {name: torch.ones(len(rows)) for name in truth}
+    expected = joint_loss(logits[rows], {name: y[rows] for name, y in truth.items()}, HEADS, balance, often)
+    weights = {name: counts.float() for name in truth}
+    assert torch.isclose(joint_loss(logits, truth, HEADS, balance, weights), expected)
+    nobody = weights | {"three": torch.zeros(12)}
+    assert joint_loss(logits, truth, HEADS, balance, nobody).isfinite()
 
 
 def images(count: int = 64) -> tuple[np.ndarray, dict[str, np.ndarray]]:
