@@ -1,6 +1,6 @@
 """Which backbones a cycle uses: those of an earlier version while they still fit, else new ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,20 @@ def choose(
     taken: Snapshot,
     heads: Sequence[Head],
     config: LearningConfig,
+    refused: Collection[int] = (),
 ) -> int:
     """The version whose backbones serve version `number`: an earlier one's, or its own, still to be trained.
 
     `full` trains anew each time. `frozen` goes on with the newest backbones made by the same settings that still fit
     the heads, the folds and the labels (see `_fits`), so that a head of small weight that comes, goes or changes costs
     nothing but its own fit. One that saw no label always fits; a random one only while there is nothing to learn.
+    refused: backbones that are left out, since only models that were refused were built on them.
     """
     if config.mode == "full":
         return number
     for made in sorted(registry.backbones(project_id, 0).parent.glob("*/made.json"), key=_number, reverse=True):
+        if _number(made) in refused:
+            continue
         about = load_json(made)
         if about["config"] == asdict(config) and _fits(made.parent, about["heads"], taken, heads, config):
             return _number(made)

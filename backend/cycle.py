@@ -1,4 +1,4 @@
-"""One active-learning cycle, step by step: images, folds, backbones, embeddings, heads, scores, publication.
+"""One active-learning cycle, step by step: images, folds, backbones, embeddings, heads, scores, verdict, publication.
 
 A cycle may be killed anywhere. What each step makes is a file that appears whole, made from a snapshot of the labels
 that was written first; a resumed cycle finds them and ends with the same weights.
@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from sqlalchemy import select
 
-from backend import backbones, kept_heads, members, pictures
+from backend import backbones, kept_heads, members, pictures, verdict
 from backend.carried import carried
 from backend.evaluation.metrics import evaluate
 from backend.learning import crossfit
@@ -45,7 +45,9 @@ class Cycle(Work):
     kind = "cycle"
 
     def run(self) -> int:
-        """Run, or go on with, the cycle; returns the number of the version it made and published.
+        """Run, or go on with, the cycle; returns the number of the version it made.
+
+        Where that one is refused, the order of the model in force goes on, filled up.
 
         Raises Stopped, NoTasks, and what Label Studio's calls and the learning raise.
         """
@@ -63,8 +65,7 @@ class Cycle(Work):
         config, folder = self._backbones(taken, heads)
         members = self._embeddings(taken, config, folder)
         scored = self._score(taken, heads, config, folder, members)
-        self._complete(taken, heads, scored, config, folder)
-        self._publish(self.number)
+        self._publish(self._complete(taken, heads, scored, config, folder))
         return self.number
 
     def _snapshot(self, label_config: str) -> Snapshot:
@@ -90,7 +91,8 @@ class Cycle(Work):
             config, said = with_reachable_weights(self.settings.learning)
             if said is not None:
                 log.warning("no pretrained weights", project=self.project_id, reason=said)
-            number = backbones.choose(self.registry, self.project_id, self.number, taken, heads, config)
+            refused = verdict.refused(self.store, self.registry, self.project_id)
+            number = backbones.choose(self.registry, self.project_id, self.number, taken, heads, config, refused)
             save_json(choice, {"number": number, "weights": config.weights})
         chosen: dict[str, Any] = load_json(choice)
         config = self.settings.model_copy(update={"weights": chosen["weights"]}).learning
@@ -161,12 +163,17 @@ class Cycle(Work):
 
     def _complete(
         self, taken: Snapshot, heads: tuple[Head, ...], scored: Scored, config: LearningConfig, folder: Path
-    ) -> None:
-        """Evaluate on the hold-out, and let the version become the project's."""
+    ) -> int:
+        """Evaluate on the hold-out, and let the version become the project's unless it is refused.
+
+        Returns the number of the model in force. What a refused version learnt counts as learnt: the same labels would
+        only give the same model again.
+        """
         self._begin("evaluating", self.number)
         with self.store.begin() as session:
             if session.get(Version, (self.project_id, self.number)) is not None:
-                return  # the ledger names this version's model.json: it is not written again
+                # The ledger names this version's model.json: it is not written again.
+                return session.get_one(Project, self.project_id).version or self.number
             head = ledger.head(session, self.project_id)
         held = taken.folds == HOLDOUT
         metrics = {
@@ -174,6 +181,16 @@ class Cycle(Work):
             | {"adjudicated": int(taken.adjudicated[head.name][held].sum())}
             for head in heads
         }
+        reached = verdict.reach(
+            self.store,
+            self.registry,
+            self.project_id,
+            self.number,
+            self.schema,
+            taken,
+            scored,
+            self.settings.gate_level,
+        )
         about = {
             "version": self.number,
             "schema": self.schema.fingerprint(),
@@ -186,13 +203,15 @@ class Cycle(Work):
             "data": taken.fingerprint(),
             "labels": int(taken.labelled.sum()),
             "holdout": metrics,
+            "verdict": asdict(reached),
             "ledger": kept_heads.as_json(head),
         }
         save_json(self.folder / "model.json", about)
         with self.store.begin() as session:
             lock_project(session, self.project_id)  # an annotation must not change between the look and the mark
+            project = session.get_one(Project, self.project_id)
             if session.get(Version, (self.project_id, self.number)) is not None:
-                return
+                return project.version or self.number
             job = session.get_one(Job, self.job_id)
             session.add(
                 Version(
@@ -203,15 +222,20 @@ class Cycle(Work):
                     schema=about["schema"],
                     labels=about["labels"],
                     metrics=metrics,
+                    verdict=about["verdict"],
                 )
             )
-            project = session.get_one(Project, self.project_id)
-            project.version, project.probabilities = self.number, None
+            if reached.takes_over:
+                project.version, project.probabilities = self.number, None
+            in_force = project.version or self.number
             learnt = dict(zip(taken.annotations.tolist(), taken.updated.tolist(), strict=True))
             for row in session.scalars(select(Annotation).where(Annotation.project_id == self.project_id)):
                 if learnt.get(row.id) == row.updated_at:
                     row.trained_in = self.number
-            entry = {name: about[name] for name in ("version", "data", "labels", "temperatures")}
+            entry = {name: about[name] for name in ("version", "data", "labels", "temperatures", "verdict")}
             entry["model"] = kept_heads.file_digest(self.folder / "model.json")
             ledger.append(session, self.project_id, "trained", entry)
-        log.info("trained", project=self.project_id, version=self.number, labels=about["labels"])
+        log.info(
+            "trained", project=self.project_id, version=self.number, labels=about["labels"], verdict=reached.reason
+        )
+        return in_force

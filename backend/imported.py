@@ -5,12 +5,14 @@ no reviewed task is named as most like. Its project is not trained unasked; a tr
 """
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from sqlalchemy import select
 
 from backend import kept_heads, members
+from backend.evaluation import gate
 from backend.evaluation.metrics import evaluate
 from backend.learning.folds import HOLDOUT
 from backend.probabilities import KEYS, BadProbabilities, Probabilities
@@ -182,6 +184,7 @@ class Import(Work):
                 schema=schema.fingerprint(),
                 labels=0,
                 metrics=metrics,
+                verdict=asdict(gate.untested(self.number, f"{given.name} was imported: it was asked for")),
             )
             session.add(version)
             project = session.get_one(Project, self.project_id)

@@ -40,10 +40,13 @@ def threshold(session: Session, settings: Settings, project_id: int) -> int:
 def training_due(store: Store, settings: Settings, project_id: int) -> str | None:
     """Why a training is due now; None when it is not, or one is queued or has just failed.
 
-    Probabilities that were made elsewhere are not replaced unasked.
+    Probabilities that were made elsewhere are not replaced unasked; nor is anything once the project is stopped,
+    whatever changes.
     """
     with store.begin() as session:
         project = session.get_one(Project, project_id)
+        if project.stopped is not None:
+            return None
         unended = select(Job.id).where(Job.project_id == project_id, Job.state.in_(["queued", "running"]))
         importing = session.scalars(unended.where(Job.kind == "probabilities").limit(1)).first() is not None
         if project.probabilities is not None or importing:
@@ -61,11 +64,12 @@ def training_due(store: Store, settings: Settings, project_id: int) -> str | Non
             return "the first model" if not running and session.scalars(any_task).first() is not None else None
         if running:
             return None
-        version = session.get_one(Version, (project_id, project.version))
+        newest = select(Version).where(Version.project_id == project_id).order_by(Version.number.desc()).limit(1)
+        version, last = session.get_one(Version, (project_id, project.version)), session.scalars(newest).one()
         if parse_label_config(project.label_config).fingerprint() != version.schema:
             return "the label config has changed"
         waiting, needed = pending(session, project_id), threshold(session, settings, project_id)
-        if waiting < needed or time.time() - version.created_at < REST * version.seconds:
+        if waiting < needed or time.time() - last.created_at < REST * last.seconds:
             return None
         return f"{waiting} new or changed annotations, {needed} make a training due"
 
@@ -81,8 +85,9 @@ def unread(session: Session, project_id: int) -> int:
 def catch_up_due(store: Store, project_id: int) -> str | None:
     """Why tasks are to be read and ranked by the newest version now; None when not, or while another job sees to it.
 
-    A training that failed may have read images that no version has scored. Where the probabilities were made
-    elsewhere, there is nothing to predict with.
+    A training that failed, or whose model was refused, may have read images that the model in force has not scored, and
+    so may others before an older one was put in force. Where the probabilities were made elsewhere, there is nothing to
+    predict with.
     """
     with store.begin() as session:
         project = session.get_one(Project, project_id)
@@ -102,4 +107,9 @@ def catch_up_due(store: Store, project_id: int) -> str | None:
         waiting = unread(session, project_id)
         if waiting:
             return f"{waiting} new or changed images"
-        return "what a failed job has read" if failed else None
+        if failed:
+            return "what a failed job has read"
+        if latest is not None and latest.kind == "promotion":
+            return "what the model put in force has not seen"
+        refused = latest is not None and latest.kind == "cycle" and latest.version != project.version
+        return "what a refused model has read" if refused else None

@@ -76,7 +76,7 @@ class StoreCollector(Collector):
             [((p,), max(n, 0)) for p, n in until_training.items()],
         )
         yield _gauge(
-            "model_version", "Newest model; 0: none yet", ["project"], [((p.id,), p.version or 0) for p in projects]
+            "model_version", "Model in force; 0: none yet", ["project"], [((p.id,), p.version or 0) for p in projects]
         )
         yield _gauge(
             "published_version",

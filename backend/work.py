@@ -96,11 +96,12 @@ class Work(ABC):
         return embed(backbone, self._pixels(config, digests), progress=progress)
 
     def _publish(self, version: int) -> None:
-        """Publish the head of a version's order, then let it take over."""
+        """Publish the head of a version's order, then let it take over; one that is published already is filled up."""
         progress = self._begin("publishing the queue", version)
         size = head_size(self.store, self.project_id, self.settings.batch_size, self.settings.head_hours)
         with self.store.turn(self.project_id):
-            wanted = size - queue.size(self.store, self.project_id, version)  # a killed attempt may have begun
+            # A killed attempt may have begun; of a published order only what nobody has answered yet counts.
+            wanted = size - queue.waiting(self.store, self.project_id, version)
             plan.extend_head(self.store, self.registry, self.settings, self.project_id, version, max(wanted, 0))
             self._push(version)
             # Before the flip: until then no order knows them, after it every task of the order is open.

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import structlog
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from tasks import ledger
@@ -20,6 +20,7 @@ from tasks.client import Client, LabelStudioError
 from tasks.codec import decode_result
 from tasks.project import SAMPLING
 from tasks.ranking.interleave import Kind, queue_key
+from tasks.reopen import to_review
 from tasks.schema import Schema, parse_label_config
 from tasks.store import Store, lock_project
 from tasks.tables import Annotation, Project, Published, Task, Version
@@ -54,13 +55,17 @@ def number_of(name: str) -> int:
 
 @dataclass(frozen=True)
 class Planned:
-    """A task to publish: what its annotator is shown, and the hybrid score (None where it was drawn at random)."""
+    """A task to publish: what its annotator is shown, and the hybrid score (None where it was drawn at random).
+
+    similar: HTML of similar cases, for the place that the label config has for it.
+    """
 
     task: int
     kind: Kind
     score: float | None
     why: str
     shown: list[dict[str, Any]]
+    similar: str | None = None
 
 
 def enter(store: Store, project_id: int, version: int, planned: Sequence[Planned]) -> int:
@@ -85,6 +90,7 @@ def enter(store: Store, project_id: int, version: int, planned: Sequence[Planned
                     score=item.score,
                     why=item.why,
                     shown=item.shown,
+                    similar=item.similar,
                     at=time.time(),
                 )
             )
@@ -93,10 +99,20 @@ def enter(store: Store, project_id: int, version: int, planned: Sequence[Planned
     return len(new)
 
 
-def size(store: Store, project_id: int, version: int) -> int:
-    """How many tasks a version's order has in the store."""
+def waiting(store: Store, project_id: int, version: int) -> int:
+    """How many tasks of a version's order in the store still wait for an annotation or a review."""
     with store.begin() as session:
-        query = select(func.count()).where(Published.project_id == project_id, Published.version == version)
+        query = (
+            select(func.count())
+            .select_from(Published)
+            .join(Task, (Task.project_id == Published.project_id) & (Task.id == Published.task_id))
+            .where(
+                Published.project_id == project_id,
+                Published.version == version,
+                Task.deleted_at.is_(None),
+                or_(Task.is_labeled.is_(False), and_(*to_review(project_id))),
+            )
+        )
         return session.scalar(query) or 0
 
 
