@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from backend import evidence, jobs, schedule
+from backend import advice, evidence, jobs, schedule
 from backend.registry import Registry
 from backend.settings import Settings
 from tasks import queue
@@ -18,7 +18,7 @@ FAILED_SHOWN = 20  # unusable images named in full
 
 
 def overview(store: Store, settings: Settings) -> dict[str, Any]:
-    """Everything about this backend: its workers and its projects, with what the reviews have shown."""
+    """Everything about this backend: its workers and its projects, what reviews have shown and if they are enough."""
     registry = Registry(settings.state_dir)
     with store.begin() as session:
         projects = session.scalars(select(Project.id).order_by(Project.id)).all()
@@ -26,7 +26,11 @@ def overview(store: Store, settings: Settings) -> dict[str, Any]:
         "label_studio": settings.label_studio_url,
         "workers": jobs.workers(store),
         "projects": [
-            of_project(store, settings, project_id) | {"evidence": evidence.of_project(store, registry, project_id)}
+            of_project(store, settings, project_id)
+            | {
+                "evidence": evidence.of_project(store, registry, project_id),
+                "stopping": advice.of_project(store, registry, settings, project_id),
+            }
             for project_id in projects
         ],
     }
@@ -69,6 +73,7 @@ def of_project(store: Store, settings: Settings, project_id: int) -> dict[str, A
                 "new_annotations": pending,
                 "needed": needed,
                 "labels_until_next": max(needed - pending, 0),
+                "stopped": project.stopped,
                 "job": _job(session, project_id, Job.kind != "catch-up"),
             },
         }

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from backend import acquisition, connection, imported, jobs, plan, renewal, schedule
+from backend import acquisition, connection, ending, imported, jobs, plan, renewal, schedule
 from backend.catch_up import CatchUp
 from backend.cycle import Cycle
 from backend.image_source import open_images
@@ -172,13 +172,18 @@ class Worker:
         if published is not None:
             self._serve(project_id, published)  # also what a kill left undone
             renewal.withdraw(self.store, self.client, settings, project_id)
-            for person in pace.short_of_tasks(self.store, self.client, project_id):
+            short = pace.short_of_tasks(self.store, self.client, project_id)
+            if short:  # before they are told why
+                ending.stop_if_enough(self.store, self.registry, settings, project_id, thorough=True)
+            for person in short:
                 self._refill(project_id, published, settings, person)
             repaired += pace.waiting_for_others(self.store, project_id)
             if sweeping:
                 sweep.sweep(self.store, self.client, project_id, self.settings.task_lock_hours)
         reopen.close(self.store, self.client, project_id)
-        if reason := schedule.training_due(self.store, settings, project_id):
+        reason = schedule.training_due(self.store, settings, project_id)
+        stopped = ending.stop_if_enough(self.store, self.registry, settings, project_id, thorough=reason is not None)
+        if reason is not None and not stopped:
             jobs.request(self.store, project_id, Cycle.kind, reason)
         if reason := schedule.catch_up_due(self.store, project_id):
             jobs.request(self.store, project_id, CatchUp.kind, reason)

@@ -14,6 +14,7 @@ from backend.cli.reporting import report
 from backend.cli.running import cycle, serve, worker
 from backend.cli.seeing import rank, status
 from backend.cli.simulating import simulate
+from backend.cli.stopping import resume, stop
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_show_locals=False)
 
@@ -27,7 +28,7 @@ def configure() -> None:
 
 
 COMMANDS = (
-    *(demo, phantoms, setup, disconnect, serve, worker, status, doctor, cycle, rank),
+    *(demo, phantoms, setup, disconnect, serve, worker, status, doctor, cycle, rank, stop, resume),
     *(import_probabilities, simulate, report),
 )
 for command in COMMANDS:

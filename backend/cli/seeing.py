@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from backend.cli.terminal import Json, ProjectOption, chosen_project, console, show
@@ -43,7 +44,10 @@ def _print_project(project: dict[str, Any]) -> None:
     console.print(f"  queue {queue['published'] or 'not published yet'}: {queue['open']} of {queue['size']} still open")
     if project["probabilities"] is not None:
         console.print(f"  ranked by {project['probabilities']}, which was imported: no training until one is asked for")
-    console.print(f"  labels until the next training: {training['labels_until_next']} of {training['needed']}")
+    if training["stopped"] is None:
+        console.print(f"  labels until the next training: {training['labels_until_next']} of {training['needed']}")
+    else:
+        console.print("  stopped: no training comes unasked; `second-look resume` takes that back")
     if job is not None:
         progress = f" {job['done']}/{job['total']}" if job["total"] else ""
         console.print(
@@ -61,6 +65,7 @@ def _print_project(project: dict[str, Any]) -> None:
         )
         console.print(table)
         _print_evidence(project["evidence"])
+        _print_stopping(project["stopping"])
         for head, version in project["model"]["archived"].items():
             console.print(f"  {head} is no longer in the label config; version {version} keeps what was learnt of it")
 
@@ -79,6 +84,30 @@ def _print_evidence(evidence: dict[str, Any]) -> None:
     if bias[0] is not None:
         more = f"{100 * bias[0]:+.0f} % ({100 * bias[1]:+.0f} to {100 * bias[2]:+.0f})"
         console.print(f"  who sees the model's answer gives it more often, by {more}")
+
+
+def _print_stopping(advice: dict[str, Any]) -> None:
+    console.print(f"  {escape(advice['line'])}")
+    for row in advice["criteria"]:
+        console.print(f"    {'yes' if row['met'] else '-' if row['met'] is None else 'no':3} {escape(row['said'])}")
+    wrong = advice["wrong_labels"]
+    if wrong["said"] is not None:
+        console.print(f"  {wrong['said']}")
+    for row in wrong["next"]:
+        found, rate = row["found"], row["rate_left"]
+        console.print(
+            f"  the next {row['reviews']} reviews find {found[0]:.0f} wrong labels ({found[1]:.0f} to {found[2]:.0f});"
+            f" after them {rate[0]:.1%} are wrong ({rate[1]:.1%} to {rate[2]:.1%})"
+        )
+    for figure in advice["figures"]:
+        if figure["said"] is not None:
+            console.print(f"  {figure['said']}")
+        for row in figure["next"]:
+            then = row["then"]
+            console.print(
+                f"  {figure['name']} after {row['reviews']} more: {then[0]:.3f} ({then[1]:.3f} to {then[2]:.3f}),"
+                f" now {figure['now']:.3f}"
+            )
 
 
 FIGURES = ("accuracy", "macro_f1", "auc", "ece")

@@ -51,6 +51,7 @@ def advice(material: Material, settings: Settings, waiting: Sequence[int]) -> di
     reasons = stopping.reasons(criteria)
     return {
         "stop": bool(reasons),
+        "reasons": [row.said for row in reasons],
         "stopped": material.project.stopped,
         "mode": settings.stop,
         "line": _line(material.project.stopped, reasons),
@@ -111,8 +112,8 @@ def _plateau(material: Material, trained: Sequence[Version]) -> Criterion:
         said = "The order comes from imported probabilities: no model of ours is there to gain."
         return Criterion("plateau", None, said)
     head = material.head
-    there = [(version.number, said) for version in trained[-BACK - 1 :] if (said := material.scored(version.number))]
-    there = [(number, said) for number, said in there if head.name in said.probabilities]
+    answers = [(version.number, material.scored(version.number)) for version in trained[-BACK - 1 :]]
+    there = [(number, one) for number, one in answers if one is not None and head.name in one.probabilities]
     if len(there) < BACK + 1:
         return stopping.plateau("", 0, 0, None, len(there))
     (first, before), (last, after) = there[0], there[-1]
