@@ -79,10 +79,10 @@ def suspects(store: Store, registry: Registry, settings: Settings, project_id: i
         if task in waiting:
             reason = waiting[task].why
         elif scored.scores is None:
-            reason = why(schema, {}, said_now.current, "abstain", "diversity", None, phrases)
+            reason = why(schema, {}, said_now.current, "abstain", "diversity", (), phrases)
         else:
             because = scored.reason(task, weights, 0.0, schema.heads, said_now.current)
-            reason = why(schema, probabilities, said_now.current, "ranked", because, None, phrases)
+            reason = why(schema, probabilities, said_now.current, "ranked", because, (), phrases)
         rows.append(
             Suspect(
                 task=task,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import structlog
 from numpy.typing import NDArray
@@ -18,20 +19,20 @@ from backend.settings import Settings
 from tasks.codec import to_targets
 from tasks.labels import settle
 from tasks.pace import active
-from tasks.present import phrases_of, present
+from tasks.present import WITHOUT_SUGGESTION, phrases_of, present
 from tasks.queue import Planned, answered_at_random, enter, open_head
 from tasks.ranking.hybrid import Selection, Weights, greedy, weights_of
 from tasks.ranking.interleave import Slot, lay_out
 from tasks.reopen import reviewed
 from tasks.schema import Head, Schema, parse_label_config
+from tasks.similar import MOST, address, most_similar, to_html
 from tasks.store import Store
 from tasks.tables import Annotation, Project, Published, Task
-from tasks.why import Reason
+from tasks.why import Case, Reason
 
 log = structlog.get_logger()
 
 DIVERSITY = "coverage"  # the distance to the nearest task would buy outliers: artefacts, other organs
-BLOCK = 256  # planned tasks whose nearest reviewed task is searched at a time
 
 
 def extend_head(
@@ -86,6 +87,7 @@ class _Planner:
 
     def __init__(self, store: Store, registry: Registry, settings: Settings, project_id: int, version: int) -> None:
         self.settings, self.version = settings, version
+        self.phrases = phrases_of(settings.phrases)
         self.folder = registry.version(project_id, version)
         self.alarm: str | None = None  # why the acquisition function of one's own did not order
         with store.begin() as session:
@@ -126,7 +128,6 @@ class _Planner:
             slots = [Slot(task, "ranked") for task in ranked]
         place = {task: index for index, task in enumerate(ranked)}
         nearest = self._nearest([slot.task for slot in slots])
-        phrases = phrases_of(self.settings.phrases)
         planned = []
         for slot in slots:
             probabilities = self.scored.of(slot.task) or {}
@@ -139,17 +140,19 @@ class _Planner:
                 reason = self.scored.reason(slot.task, weights, diversity, self.schema.heads, current)
             elif index is not None:
                 reason = "diversity"
+            suggested = bool(probabilities) and slot.kind not in WITHOUT_SUGGESTION
             text, shown = present(
                 self.schema,
-                phrases,
+                self.phrases,
                 probabilities,
                 self.settled[slot.task].current,
                 slot.kind if probabilities else "abstain",
                 reason,
-                nearest.get(slot.task),
+                nearest.get(slot.task, ()),
             )
             score = None if index is None else float(selection.score[index])
-            planned.append(Planned(slot.task, slot.kind, score, text, shown))
+            similar = self._pictured(nearest.get(slot.task, ())) if suggested else None
+            planned.append(Planned(slot.task, slot.kind, score, text, shown, similar))
         return planned
 
     def parts(self, task: int) -> dict[str, float | None]:
@@ -231,19 +234,26 @@ class _Planner:
             return np.zeros((len(tasks), 0), dtype=np.float32)
         return embeddings.load(self.where, 0, [str(self.tasks[task].pixels) for task in tasks])
 
-    def _nearest(self, tasks: Sequence[int]) -> dict[int, tuple[int, dict[str, tuple[str, ...]]]]:
-        """For each task the reviewed task most like it, by cosine, with its labels."""
-        reviewed = [task for task in self.known if self.settled[task].adjudicated]
+    def _nearest(self, tasks: Sequence[int]) -> dict[int, list[Case]]:
+        """For each task the reviewed tasks most like it, with their labels; of equal images the first."""
+        images = {self.tasks[task].pixels: task for task in reversed(self.known) if self.settled[task].adjudicated}
+        reviewed = sorted(images.values())
         if not reviewed or not tasks or self.where is None:
             return {}
-        points = _unit(self._points(reviewed))
-        found = {}
-        for start in range(0, len(tasks), BLOCK):
-            block = list(tasks[start : start + BLOCK])
-            best = (_unit(self._points(block)) @ points.T).argmax(axis=1)
-            for task, index in zip(block, best, strict=True):
-                found[task] = (reviewed[int(index)], self.settled[reviewed[int(index)]].labels)
-        return found
+        best = most_similar(self._points(tasks), self._points(reviewed), MOST)
+        return {
+            task: [(reviewed[index], self.settled[reviewed[index]].labels) for index in row]
+            for task, row in zip(tasks, best.tolist(), strict=True)
+        }
+
+    def _pictured(self, cases: Sequence[Case]) -> str | None:
+        """The cases as HTML, where the label config has a place for it."""
+        if "similar" not in self.schema.roles:
+            return None
+        below = httpx.URL(self.settings.label_studio_public_url or self.settings.label_studio_url).path.rstrip("/")
+        found = {task: address(self.tasks[task].image, task, below) for task, _ in cases}
+        pictures = {task: where for task, where in found.items() if where is not None}
+        return to_html(self.schema, cases, pictures, self.phrases) or None
 
 
 def _backbones(registry: Registry, project_id: int, folder: Path) -> Path | None:
@@ -256,11 +266,6 @@ def _highest(score: Floats, count: int) -> Selection:
     """The order where distances count nothing: highest first, equal ones by row."""
     order = np.argsort(-score, kind="stable")[:count]
     return Selection(order, score[order], np.zeros(len(order), dtype=np.float32))
-
-
-def _unit(points: Floats) -> Floats:
-    unit: Floats = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
-    return unit
 
 
 def _said(session: Session, project_id: int) -> dict[int, list[Annotation]]:

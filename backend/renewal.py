@@ -117,7 +117,7 @@ def _renew(
             # An annotator may have opened the task before: what was shown until now stays on record.
             body = {"version": version, "prediction": row.prediction_id, "from": kept.shown, "to": shown}
             ledger.append(session, project_id, "renewed", body, task_id=row.task_id)
-            kept.why, kept.shown = why, shown
+            kept.why, kept.shown, kept.similar = why, shown, None  # the cases were like the image before
         renewed += 1
     if renewed:
         log.info("images of the published head have changed", project=project_id, version=version, shown_anew=renewed)

@@ -17,7 +17,7 @@ from backend.learning.fold_backbones import load_backbones
 from backend.registry import Registry
 from backend.scored import Floats
 from backend.settings import Settings
-from tasks import queue, reopen
+from tasks import panel, queue, reopen
 from tasks.client import Client
 from tasks.images import Images
 from tasks.pace import head_size
@@ -103,6 +103,7 @@ class Work(ABC):
             # A killed attempt may have begun; of a published order only what nobody has answered yet counts.
             wanted = size - queue.waiting(self.store, self.project_id, version)
             plan.extend_head(self.store, self.registry, self.settings, self.project_id, version, max(wanted, 0))
+            panel.hide(self.store, self.client, self.project_id, version)
             self._push(version)
             # Before the flip: until then no order knows them, after it every task of the order is open.
             reopen.reopen(self.store, self.client, self.project_id, version, progress)

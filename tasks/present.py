@@ -1,6 +1,6 @@
 """What an annotator is shown of a task: the ticked answers and the text, or only the text where it is shown blind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from tasks.codec import encode_prediction, encode_why
 from tasks.schema import Labels, Schema
-from tasks.why import Phrases, Reason, Slot, load_phrases, why
+from tasks.why import Case, Phrases, Reason, Slot, load_phrases, why
 
 WITHOUT_SUGGESTION = ("blind", "holdout", "abstain")
 
@@ -25,7 +25,7 @@ def present(
     recorded: Labels,
     slot: Slot,
     reason: Reason,
-    nearest: tuple[int, Labels] | None = None,
+    nearest: Sequence[Case] = (),
 ) -> tuple[str, list[dict[str, Any]]]:
     """The text and the prediction's results for one task; arguments as in `why.why`."""
     text = why(schema, probabilities, recorded, slot, reason, nearest, phrases)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -71,13 +72,17 @@ class Head:
 
 @dataclass(frozen=True)
 class Role:
-    """A tag that serves the loop and is not learnt. `classes` as in Head; empty for tags without any."""
+    """A tag that serves the loop and is not learnt. `classes` as in Head; empty for tags without any.
+
+    field: the task data field that a `similar` tag shows, and that is ours to fill.
+    """
 
     role: str
     name: str
     to_name: str
     tag: str
     classes: tuple[str, ...]
+    field: str | None = None
 
 
 @dataclass(frozen=True)
@@ -177,8 +182,28 @@ def _roles(root: Element) -> dict[str, Role]:
         classes = answers_of(tag).classes if kind(tag) in ("choices", "rating") else ()
         if role == "flag" and not classes:
             raise SchemaError(f'{name!r} has model_role="flag" but no Choice to tick: add one.')
-        roles[role] = Role(role, name, tag.get("toName", ""), tag.tag, classes)
+        field = _field_to_fill(root, tag) if role == "similar" else None
+        roles[role] = Role(role, name, tag.get("toName", ""), tag.tag, classes, field)
     return roles
+
+
+def _field_to_fill(root: Element, tag: Element) -> str:
+    """The task field that a tag with the role `similar` shows; nothing else may use it, since we write it."""
+    name, value = tag.get("name"), tag.get("value", "").strip()
+    if kind(tag) != "hypertext" or not re.fullmatch(r"\$\w+", value):
+        raise SchemaError(
+            f"{tag.tag} {name!r} cannot have model_role='similar': that needs a HyperText that shows one task field, "
+            f'such as value="$similar".'
+        )
+    for other in root.iter():
+        for attribute, text in other.attrib.items():
+            same = text.strip() == value or (attribute.startswith("model_") and text.strip() == value[1:])
+            if other is not tag and same and attribute != "model_role":
+                raise SchemaError(
+                    f"{name!r} has model_role='similar', so its task field {value!r} is written by the backend, and "
+                    f"{other.tag} {other.get('name')!r} uses it too ({attribute}): give {name!r} a field of its own."
+                )
+    return value[1:]
 
 
 def _head(tag: Element, answers: Answers, weight: float) -> Head:

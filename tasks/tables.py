@@ -111,7 +111,7 @@ class Entry(Base):
     seq: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
     at: Mapped[str]
-    event: Mapped[str]  # created, changed, deleted; recorded, removed; configured, trained, imported, published...
+    event: Mapped[str]  # created, changed, deleted; recorded; configured, trained, imported, promoted, published...
     task_id: Mapped[int | None]
     annotation_id: Mapped[int | None]
     actor: Mapped[int | None]
@@ -151,6 +151,7 @@ class Published(Base):
     score: Mapped[float | None]  # hybrid; None for tasks drawn at random
     why: Mapped[str]
     shown: Mapped[list[Any]]  # the prediction's results
+    similar: Mapped[str | None]  # HTML of the reviewed cases most like it, where the label config has a place for it
     prediction_id: Mapped[int | None]  # Label Studio's; None: not sent yet; 0: sent, not seen there yet
     at: Mapped[float]  # when it was sent
 
@@ -163,7 +164,7 @@ class Job(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
-    kind: Mapped[str]  # cycle, catch-up or probabilities
+    kind: Mapped[str]  # cycle, catch-up, probabilities or promotion
     state: Mapped[str]  # queued, running, done, failed
     reason: Mapped[str] = mapped_column(default="")
     step: Mapped[str] = mapped_column(default="")

@@ -1,7 +1,7 @@
 """The text above the answers: the label on record, what the model says, and why this task comes now."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +20,10 @@ Reason = Literal["disagreement", "record", "uncertainty", "diversity", "acquisit
 does not contradict, `acquisition`: a function of the project's own, `random`: the control arm, `asked`: outside the
 queue."""
 
-# More labels than this do not fit on two lines.
+Case = tuple[int, Labels]
+"""A reviewed task, by its number, with its labels."""
+
+# More labels than this do not fit on two lines with what the model gives each of them.
 _MOST_HEADS = 2
 
 
@@ -36,8 +39,14 @@ class Phrases:
     recorded_label: str
     model: str
     model_label: str
+    also: str
+    also_label: str
+    rest: str
+    rest_label: str
     why_now: str
     most_like: str
+    similar_case: str
+    similar_cases: str
     without_suggestion: str
     named_label: str
     between_labels: str
@@ -87,23 +96,29 @@ def why(
     recorded: Labels,
     slot: Slot,
     reason: Reason,
-    nearest: tuple[int, Labels] | None,
+    nearest: Sequence[Case],
     phrases: Phrases,
 ) -> str:
-    """One task's text: "Recorded: benign (model 6 %). Model: malignant 91 %. Why now: they disagree. Most like task
-    812, malignant."
+    """One task's text: "Recorded: benign (model 6 %). Model: malignant 91 %. Why now: they disagree. Most like: task
+    812 malignant, 640 malignant, 77 benign. Other answers: margin 80 %."
 
-    probabilities: per head (C,). recorded: the labels to be checked. nearest: the reviewed task most like this one,
-    with its labels. At most two heads are named: those where model and record differ, else the heaviest. Without a
-    suggestion (by slot, or as there are no probabilities) the text follows from the record alone, so that not even
-    the choice of the head betrays the model. Raises ValueError for probabilities that do not fit their head.
+    probabilities: per head (C,). recorded: the labels to be checked. nearest: the reviewed tasks most like this one,
+    first first. Every head where model and record differ is named, the first two with what the model gives the
+    record; where none differs, the heaviest. Of the rest the ticked answer is the record's too, or there is none on
+    record: their confidence alone is given. Without a suggestion (by slot, or as there are no probabilities) the text
+    follows from the record alone, so that not even the choice of the head betrays the model. Raises ValueError for
+    probabilities that do not fit their head.
     """
     heads = sorted(schema.heads, key=lambda head: -head.weight)
-    named = _heads_to_name(heads, probabilities, recorded)
+    differing = _differing(heads, probabilities, recorded)
+    predicted = {head.name: to_labels(head, probabilities[head.name]) for head in heads if head.name in probabilities}
+    named = differing[:_MOST_HEADS] or [head for head in heads if head.name in predicted][:1]
     if slot in ("blind", "holdout", "abstain") or not named:
         known = [_label(head, recorded[head.name], heads[0], phrases) for head in heads if head.name in recorded]
-        sentences = [phrases.recorded.format(labels=known[0])] if known else []
-        return " ".join([*sentences, phrases.without_suggestion])
+        return " ".join([*(phrases.recorded.format(labels=label) for label in known[:1]), phrases.without_suggestion])
+
+    def sure(head: Head) -> str:
+        return _percent(confidence_in(head, probabilities[head.name], predicted[head.name]), phrases)
 
     on_record = [
         phrases.recorded_label.format(
@@ -113,49 +128,74 @@ def why(
         for head in named
         if head.name in recorded
     ]
-    predicted = {head.name: to_labels(head, probabilities[head.name]) for head in named}
     by_model = [
-        phrases.model_label.format(
-            label=_label(head, predicted[head.name], heads[0], phrases),
-            percent=_percent(confidence_in(head, probabilities[head.name], predicted[head.name]), phrases),
-        )
+        phrases.model_label.format(label=_label(head, predicted[head.name], heads[0], phrases), percent=sure(head))
         for head in named
     ]
-    reason = "random" if slot == "control" else reason
-    sentences = [
-        phrases.model.format(labels=phrases.between_labels.join(by_model)),
-        phrases.why_now.format(reason=getattr(phrases, reason)),
+    also = [
+        phrases.also_label.format(
+            control=head.name,
+            label=_names(head, recorded[head.name], phrases),
+            model=_names(head, predicted[head.name], phrases),
+            percent=sure(head),
+        )
+        for head in differing[_MOST_HEADS:]
     ]
-    if on_record:
-        sentences.insert(0, phrases.recorded.format(labels=phrases.between_labels.join(on_record)))
-    if nearest is not None and named[0].name in nearest[1]:
-        label = _label(named[0], nearest[1][named[0].name], heads[0], phrases)
-        sentences.append(phrases.most_like.format(task=nearest[0], label=label))
-    return " ".join(sentences)
+    rest = [
+        phrases.rest_label.format(control=head.name, percent=sure(head))
+        for head in schema.heads
+        if head.name in predicted and head not in named and head not in differing
+    ]
+    cases = [
+        phrases.similar_case.format(task=task, label=case_label(named[0], tuple(labels[named[0].name]), phrases))
+        for task, labels in nearest
+        if named[0].name in labels
+    ]
+    reason = "random" if slot == "control" else reason
+    sentences: list[tuple[str, list[str]]] = [
+        (phrases.recorded, on_record),
+        (phrases.model, by_model),
+        (phrases.also, also),
+        (phrases.why_now, [getattr(phrases, reason)]),
+        (phrases.most_like, cases),
+        (phrases.rest, rest),
+    ]
+    return " ".join(
+        sentence.format(labels=listed, reason=listed, cases=listed)
+        for sentence, items in sentences
+        if items and (listed := phrases.between_labels.join(items))
+    )
 
 
-def _heads_to_name(heads: list[Head], probabilities: Mapping[str, ArrayLike], recorded: Labels) -> list[Head]:
-    """Heads where model and record differ, by weight and then by how improbable the record is; then the heaviest."""
+def case_label(head: Head, labels: tuple[str, ...], phrases: Phrases) -> str:
+    """A reviewed case's label as the annotator reads it, with its control only where it is a grade such as "4"."""
+    return _label(head, labels, head, phrases)
+
+
+def _differing(heads: list[Head], probabilities: Mapping[str, ArrayLike], recorded: Labels) -> list[Head]:
+    """Heads where model and record differ, by weight and then by how improbable the record is."""
     predicted = [head for head in heads if head.name in probabilities]
     doubt = {
         head.name: 1 - confidence_in(head, probabilities[head.name], recorded[head.name])
         for head in predicted
         if head.name in recorded and set(recorded[head.name]) != set(to_labels(head, probabilities[head.name]))
     }
-    differing = sorted(
-        (head for head in predicted if head.name in doubt), key=lambda head: (-head.weight, -doubt[head.name])
-    )
-    return differing[:_MOST_HEADS] or predicted[:1]
+    found = [head for head in predicted if head.name in doubt]
+    return sorted(found, key=lambda head: (-head.weight, -doubt[head.name]))
 
 
 def _label(head: Head, labels: tuple[str, ...], heaviest: Head, phrases: Phrases) -> str:
     """Classes as the annotator reads them, with the control's name where they do not speak for themselves: those of
     any but the heaviest head, and grades such as "4"."""
-    shown = dict(zip(head.classes, head.shown or head.classes, strict=True))
-    text = phrases.several.join(shown.get(label, label) for label in labels) or phrases.nothing_ticked
-    if head is heaviest and not any(name[:1].isdigit() for name in shown.values()):
+    text = _names(head, labels, phrases)
+    if head is heaviest and not any(name[:1].isdigit() for name in head.shown or head.classes):
         return text
     return phrases.named_label.format(control=head.name, label=text)
+
+
+def _names(head: Head, labels: tuple[str, ...], phrases: Phrases) -> str:
+    shown = dict(zip(head.classes, head.shown or head.classes, strict=True))
+    return phrases.several.join(shown.get(label, label) for label in labels) or phrases.nothing_ticked
 
 
 def _percent(probability: float, phrases: Phrases) -> str:
@@ -170,7 +210,7 @@ def _percent(probability: float, phrases: Phrases) -> str:
 
 
 def _check_names(path: Path, name: str, text: str, english: str) -> None:
-    known = ("labels", "label", "percent", "reason", "task", "control", "number")
+    known = ("labels", "label", "model", "percent", "reason", "task", "cases", "control", "number")
     allowed = {field: "" for field in known if f"{{{field}}}" in english}
     try:
         text.format(**allowed)

@@ -1,5 +1,6 @@
 """The head of the queue, laid out from a version's files and the store."""
 
+import re
 import time
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def test_labelled_tasks_are_left_out_and_named_as_most_like(world) -> None:
     rows = world.published()
     assert not {row.task_id for row in rows} & set(range(1, 21))
     ranked = [row for row in rows if row.kind == "ranked"]
-    assert all("Most like task" in row.why for row in ranked)
+    assert all(re.search(r"Most like: task (\d+) malignant(, \d+ malignant){2}\.", row.why) for row in ranked)
+    assert not any("Most like" in row.why for row in rows if row.kind in ("blind", "holdout"))
 
 
 def test_the_queue_ends_where_the_tasks_end(world) -> None:

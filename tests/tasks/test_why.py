@@ -4,7 +4,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tasks.codec import to_labels
 from tasks.schema import parse_label_config
 from tasks.why import PhrasesError, load_phrases, why
 
@@ -22,32 +25,54 @@ PROBABILITIES = {"bom": [0.06, 0.94], "margin": [0.8, 0.2], "foci": [0.9, 0.7]}
 ENGLISH = (files("tasks") / "phrases" / "en.toml").read_text(encoding="utf-8")
 
 
-def text(recorded, slot="ranked", reason="disagreement", nearest=None, probabilities=PROBABILITIES, schema=SCHEMA):
+def text(recorded, slot="ranked", reason="disagreement", nearest=(), probabilities=PROBABILITIES, schema=SCHEMA):
     return why(schema, probabilities, recorded, slot, reason, nearest, PHRASES)
 
 
 def test_the_sentence_of_the_design():
-    assert text({"bom": ("benign",)}, nearest=(812, {"bom": ("m",)})) == (
-        "Recorded: benign (model 6 %). Model: malignant 94 %. Why now: they disagree. Most like task 812, malignant."
+    nearest = [(812, {"bom": ["m"]}), (640, {"bom": ("m",), "foci": ()}), (77, {"bom": ("benign",)})]
+    said = text({"bom": ("benign",)}, nearest=nearest, probabilities={"bom": [0.06, 0.94]})
+    assert said == (
+        "Recorded: benign (model 6 %). Model: malignant 94 %. Why now: they disagree. "
+        "Most like: task 812 malignant, 640 malignant, 77 benign."
     )
+    assert text({"bom": ("benign",)}, nearest=nearest) == f"{said} Other answers: margin 80 %, foci 80 %."
 
 
 def test_heads_that_differ_come_first_the_heaviest_of_them_leading():
     assert text({"bom": ("m",), "margin": ("irregular",)}) == (
-        "Recorded: margin “irregular” (model 20 %). Model: margin “smooth” 80 %. Why now: they disagree."
+        "Recorded: margin “irregular” (model 20 %). Model: margin “smooth” 80 %. Why now: they disagree. "
+        "Other answers: bom 94 %, foci 80 %."
     )
     both = text({"bom": ("benign",), "margin": ("irregular",), "foci": ()})
     assert both == (
         "Recorded: benign (model 6 %), foci “nothing ticked” (model 10 %). "
-        "Model: malignant 94 %, foci “rim + punctate” 80 %. Why now: they disagree."
+        "Model: malignant 94 %, foci “rim + punctate” 80 %. Also: margin “irregular”, model “smooth” 80 %. "
+        "Why now: they disagree."
     )
 
 
 def test_without_a_label_on_record_the_model_speaks_alone():
-    assert text({}, reason="uncertainty") == "Model: malignant 94 %. Why now: the model is unsure."
+    others = " Other answers: margin 80 %, foci 80 %."
+    assert text({}, reason="uncertainty") == "Model: malignant 94 %. Why now: the model is unsure." + others
     assert text({"bom": ("m",)}, reason="diversity") == (
-        "Recorded: malignant (model 94 %). Model: malignant 94 %. Why now: unlike anything reviewed."
+        "Recorded: malignant (model 94 %). Model: malignant 94 %. Why now: unlike anything reviewed." + others
     )
+
+
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.integers(0, 1), st.integers(0, 1))
+def test_every_control_the_model_answers_is_told_of_once(chances, bom, margin):
+    probabilities = {"bom": [1 - chances[0], chances[0]], "margin": [1 - chances[1], chances[1]], "foci": chances[2:]}
+    recorded = {"bom": (("benign", "m")[bom],), "margin": (("smooth", "irregular")[margin],), "foci": ("rim",)}
+    said = text(recorded, probabilities=probabilities)
+    by_model = said[said.index("Model:") :]
+    for head in SCHEMA.heads:
+        name = "malignant" if probabilities["bom"][1] > 0.5 else "benign"
+        told = by_model.count(f"{head.name} ") or by_model.count(name)
+        assert told == 1
+        if set(recorded[head.name]) != set(to_labels(head, probabilities[head.name])):
+            on_record = {"bom": ("benign", "malignant")[bom], "margin": recorded["margin"][0], "foci": "rim"}[head.name]
+            assert on_record in said[: said.index("Why now")]
 
 
 def test_the_control_arm_is_a_random_check_whatever_scored():
@@ -59,7 +84,7 @@ def test_blind_text_is_the_same_whatever_the_model_says(slot):
     recorded = {"bom": ("benign",), "margin": ("irregular",)}
     opposite = {"bom": [1, 0], "margin": [0, 1], "foci": [0, 0]}
     expected = "Recorded: benign. Shown without a suggestion: please judge on your own."
-    assert text(recorded, slot, nearest=(812, {"bom": ("m",)})) == expected
+    assert text(recorded, slot, nearest=[(812, {"bom": ("m",)})]) == expected
     assert text(recorded, slot, reason="diversity", probabilities=opposite) == expected
     assert text(recorded, slot, probabilities={}) == expected
 
@@ -70,7 +95,10 @@ def test_without_record_or_probabilities_only_the_request_is_left():
 
 
 def test_nearest_task_without_a_label_for_that_head_is_left_out():
-    assert "Most like" not in text({}, nearest=(812, {"margin": ("smooth",)}))
+    assert "Most like" not in text({}, nearest=[(812, {"margin": ("smooth",)})])
+    assert "Most like: task 77 benign." in text(
+        {}, nearest=[(812, {"margin": ("smooth",)}), (77, {"bom": ("benign",)})]
+    )
 
 
 @pytest.mark.parametrize(("p", "shown"), [(0.999, ">99 %"), (0.994, "99 %"), (0.51, "51 %")])
@@ -93,7 +121,7 @@ def test_another_language(tmp_path):
     path = tmp_path / "de.toml"
     path.write_text(ENGLISH.replace("Recorded: {labels}.", "Eingetragen: {labels}."), encoding="utf-8")
     german = load_phrases(path)
-    said = why(SCHEMA, PROBABILITIES, {"bom": ("benign",)}, "ranked", "disagreement", None, german)
+    said = why(SCHEMA, PROBABILITIES, {"bom": ("benign",)}, "ranked", "disagreement", (), german)
     assert said.startswith("Eingetragen: benign")
 
 
