@@ -5,9 +5,10 @@ from typing import Any
 
 from backend import evidence, kept_heads
 from backend.registry import Registry
-from backend.report import models, reviews
+from backend.report import models, reviews, stopping
 from backend.report.material import read
 from backend.settings import Settings
+from tasks import queue
 from tasks.store import Store
 
 
@@ -41,5 +42,7 @@ def gather(store: Store, settings: Settings, project_id: int) -> dict[str, Any]:
         "curve": models.curve(material),
         "before_and_after": ends,
         "reliability": models.reliability(material),
+        "stopping": stopping.advice(material, tuned, queue.open_head(store, project_id)),
+        "forecasts": stopping.past(material),
         "ledger": kept_heads.as_json(material.ledger),
     }

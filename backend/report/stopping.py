@@ -44,7 +44,7 @@ def advice(material: Material, settings: Settings, waiting: Sequence[int]) -> di
     """
     if material.project.version is None:
         return None
-    trained = [version for version in material.versions if version.labels][-NEWEST:]
+    trained, imported = _trained(material), material.project.probabilities is not None
     scored = material.scored(material.project.version)
     answers = [(row.origin, row.lead_time) for row in material.annotations]
     criteria = [*budgets(answers, settings), *_judged(material, settings, trained, scored)]
@@ -57,7 +57,7 @@ def advice(material: Material, settings: Settings, waiting: Sequence[int]) -> di
         "line": _line(material.project.stopped, reasons),
         "criteria": [asdict(row) for row in criteria],
         "wrong_labels": _finds(material, settings, scored, waiting),
-        "figures": _figures(models.curve(replace(material, versions=trained))),
+        "figures": [] if imported else _figures(models.curve(replace(material, versions=trained))),
     }
 
 
@@ -73,19 +73,24 @@ def budgets(answers: Iterable[tuple[str, float | None]], settings: Settings) -> 
     ]
 
 
-def past(material: Material) -> dict[str, Any]:
-    """What was forecast at earlier versions, and what came: wrong labels until the next version, and its figures.
+def past(material: Material) -> list[dict[str, Any]]:
+    """What was forecast at earlier versions and what came: wrong labels until the next version, and its figures.
 
-    Lists of `forecast.Past` as values with covered; each forecast is made from what was there then, labels as they
-    hold now.
+    Each a `forecast.Past` as values, with covered, of (wrong_labels, auc or macro_f1) and its name for people. A
+    forecast is made from the reviews and versions of its time, by the labels that hold now.
     """
-    trained = [version for version in material.versions if version.labels][-NEWEST:]
+    trained = _trained(material)
+    rows = [("wrong_labels", "wrong labels", row) for row in _earlier_finds(material, trained)]
     curve = models.curve(replace(material, versions=trained))
-    figures = {name: _earlier_figures([row for row in curve if row[name] is not None], name) for name in FIGURES}
-    found = _earlier_finds(material, trained)
-    return {name: [asdict(row) | {"covered": row.covered} for row in rows] for name, rows in figures.items()} | {
-        "wrong_labels": [asdict(row) | {"covered": row.covered} for row in found]
-    }
+    for name, spoken in FIGURES.items():
+        points = [row for row in curve if row[name] is not None]
+        rows += [(name, spoken, row) for row in _earlier_figures(points, name)]
+    return [asdict(row) | {"of": of, "name": spoken, "covered": row.covered} for of, spoken, row in rows]
+
+
+def _trained(material: Material) -> list[Version]:
+    """The newest versions that learnt from labels: imported probabilities did not."""
+    return [version for version in material.versions if version.labels][-NEWEST:]
 
 
 def _judged(
