@@ -115,6 +115,7 @@ def _model(session: Session, project: Project) -> dict[str, Any] | None:
         "labels": version.labels,
         "seconds": round(version.seconds, 1),
         "holdout": version.metrics,
+        "verdict": version.verdict,
         "archived": _archived(session, project),
     }
 

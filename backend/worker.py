@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from backend import acquisition, connection, ending, imported, jobs, plan, renewal, schedule
+from backend import acquisition, connection, ending, imported, jobs, plan, promotion, renewal, schedule
 from backend.catch_up import CatchUp
 from backend.cycle import Cycle
 from backend.image_source import open_images
@@ -24,7 +24,7 @@ from backend.label_studio import open_client
 from backend.registry import Registry
 from backend.settings import Settings
 from backend.work import Stopped, Work
-from tasks import pace, queue, reopen, sweep, sync
+from tasks import expert, pace, panel, queue, reopen, sweep, sync
 from tasks.client import LabelStudioError
 from tasks.schema import SchemaError
 from tasks.store import Store
@@ -32,7 +32,7 @@ from tasks.tables import Job, Project
 
 log = structlog.get_logger()
 
-KINDS: dict[str, type[Work]] = {work.kind: work for work in (Cycle, CatchUp, imported.Import)}
+KINDS: dict[str, type[Work]] = {work.kind: work for work in (Cycle, CatchUp, imported.Import, promotion.Promotion)}
 BREATH = 0.25  # seconds between two looks at the bell
 DEBOUNCE = 1.0  # seconds between two reconciles of a ringing bell
 SWEEP_EVERY = 600.0  # seconds between two looks for predictions that nobody needs
@@ -164,6 +164,7 @@ class Worker:
         Returns alarms for an admin. Raises what Label Studio's calls raise.
         """
         sync.reconcile(self.store, self.client, project_id)
+        expert.look(self.store, self.client, project_id)
         repaired = queue.guard(self.store, self.client, project_id)
         repaired += connection.guard(self.store, self.client, self.settings, project_id)
         with self.store.begin() as session:
@@ -189,10 +190,12 @@ class Worker:
             jobs.request(self.store, project_id, CatchUp.kind, reason)
         if settings.acquisition and published is not None:
             repaired += acquisition.alarms(self.registry.version(project_id, published))
+        repaired += panel.fill(self.store, self.client, project_id)  # last: nobody waits for it
         return repaired + imported.alarms(self.store, project_id)
 
     def _serve(self, project_id: int, version: int) -> None:
         """Bring a version's order to Label Studio: predictions first, without which a reopened task has no place."""
+        panel.hide(self.store, self.client, project_id, version)
         queue.push(self.store, self.client, project_id, version)
         reopen.reopen(self.store, self.client, project_id, version)
 

@@ -12,8 +12,8 @@ from tasks.labels import settle
 from tasks.schema import Labels
 from tasks.tables import Annotation, Entry, Published, Task
 
-MODEL_EVENTS = ("trained", "imported")
-"""Events by which a version becomes the project's model: by a training, or from probabilities made elsewhere."""
+MODEL_EVENTS = ("trained", "imported", "promoted")
+"""Events by which a version comes: by a training, from probabilities made elsewhere, or as an admin put it in force."""
 CONFIG_CHANGED = "the label config changed"
 
 

@@ -10,6 +10,7 @@ from backend.cli.demonstration import demo, phantoms
 from backend.cli.examining import doctor
 from backend.cli.exchanging import export_review, import_review
 from backend.cli.importing import import_probabilities
+from backend.cli.models import models, promote
 from backend.cli.reporting import report
 from backend.cli.running import cycle, serve, worker
 from backend.cli.seeing import rank, status
@@ -29,7 +30,7 @@ def configure() -> None:
 
 COMMANDS = (
     *(demo, phantoms, setup, disconnect, serve, worker, status, doctor, cycle, rank, stop, resume),
-    *(import_probabilities, simulate, report),
+    *(import_probabilities, simulate, report, models, promote),
 )
 for command in COMMANDS:
     app.command()(command)
