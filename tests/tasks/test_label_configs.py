@@ -14,7 +14,8 @@ from tasks.schema import parse_label_config
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
-CONFIGS = [ROOT / "label_config.xml", ROOT / "docs/examples/ddti.xml", ROOT / "docs/examples/busbra.xml"]
+EXAMPLES = ("thyroid-similar", "ddti", "busbra")
+CONFIGS = [ROOT / "label_config.xml", *(ROOT / f"docs/examples/{name}.xml" for name in EXAMPLES)]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -23,7 +24,7 @@ def test_shipped_config_is_valid_and_everything_in_it_is_used(path):
     LabelInterface(xml).validate()
     schema = parse_label_config(xml)
     assert schema.left_alone == ()
-    assert set(schema.roles) == {"why", "flag"}
+    assert set(schema.roles) == {"why", "flag"} | ({"similar"} if path.stem == "thyroid-similar" else set())
     assert len(schema.roles["flag"].classes) == 1
     assert all(head.required and head.current for head in schema.heads)
     assert schema.group_field == "patient"
@@ -41,6 +42,16 @@ def test_predictions_for_it_are_accepted_by_label_studio(path):
     assert len(result) == len(schema.heads) + 1
     prediction = {"result": result, "score": 0.1, "model_version": "v1"}
     assert LabelInterface(xml).validate_prediction(prediction, return_errors=True) == []
+
+
+def test_the_example_with_similar_cases_is_the_shipped_config_and_a_place_for_them():
+    shipped, example = (CONFIGS[index].read_text().splitlines() for index in (0, 1))
+    assert [line for line in example if line in set(shipped)] == shipped
+    added = [line.strip() for line in example if line not in set(shipped)]
+    assert [line for line in added if line.startswith("<") and not line.startswith("<!--")] == [
+        '<HyperText name="similar" value="$similar" model_role="similar" inline="true"/>'
+    ]
+    assert parse_label_config(CONFIGS[1].read_text()).roles["similar"].field == "similar"
 
 
 def test_thyroid_controls_are_those_of_the_phantoms():

@@ -124,6 +124,7 @@ def test_roles_are_kept_apart_from_learning():
     assert (schema.roles["flag"].tag, schema.roles["flag"].classes) == ("Choices", ("benign", "malignant"))
     assert schema.roles["confidence"].classes == ("1", "2")
     assert (schema.roles["why"].to_name, schema.roles["similar"].to_name) == ("image", "")
+    assert schema.roles["similar"].field == "similar"
     assert schema.left_alone == ()
 
 
@@ -138,6 +139,22 @@ def test_of_several_images_the_one_the_controls_point_to():
         ("", "not valid XML at line 1"),
         ("<View>\ud800</View>", "character"),
         ('<!DOCTYPE v [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><View>&b;</View>', "DOCTYPE"),
+        (
+            view(IMAGE, BOM(""), '<Text name="s" value="$similar" model_role="similar"/>'),
+            "Text 's' cannot have model_role='similar'",
+        ),
+        (
+            view(IMAGE, BOM(""), '<HyperText name="s" value="&lt;b/&gt;" model_role="similar"/>'),
+            "a HyperText that shows one task field",
+        ),
+        (
+            view(IMAGE, BOM(""), '<HyperText name="s" value="$image" model_role="similar"/>'),
+            "'$image' is written by the backend, and Image 'image' uses it too (value)",
+        ),
+        (
+            view(IMAGE, BOM(' model_current="s"'), '<HyperText name="h" value="$s" model_role="similar"/>'),
+            "Choices 'bom' uses it too (model_current)",
+        ),
         (view(BOM("")), "no Image tag"),
         (view(IMAGE), "nothing to learn"),
         (view(IMAGE, '<Brush name="b" toName="image"/>'), "Brush 'b' is left alone"),
