@@ -4,7 +4,9 @@ import re
 import time
 from pathlib import Path
 
-from backend import plan
+from scipy.spatial.distance import cdist
+
+from backend import embeddings, plan
 from tasks import pace
 from tasks.tables import Annotation, Project, Task
 
@@ -50,6 +52,44 @@ def test_labelled_tasks_are_left_out_and_named_as_most_like(world) -> None:
     ranked = [row for row in rows if row.kind == "ranked"]
     assert all(re.search(r"Most like: task (\d+) malignant(, \d+ malignant){2}\.", row.why) for row in ranked)
     assert not any("Most like" in row.why for row in rows if row.kind in ("blind", "holdout"))
+
+
+def test_the_nearest_reviewed_cases_are_pictured_where_the_label_config_has_a_place(world) -> None:
+    for task in range(1, 21):
+        world.annotate(task)
+    with world.store.begin() as session:
+        session.get_one(Task, (1, 3)).pixels = None  # its image changed: nobody knows what it looks like now
+        session.get_one(Task, (1, 4)).image = "s3://bucket/4.png"
+        for number in range(5, 21):
+            session.get_one(Task, (1, number)).image = f"/data/{number}.png"
+        project = session.get_one(Project, 1)
+        place = '<HyperText name="similar" value="$similar" model_role="similar"/></View>'
+        project.label_config = project.label_config.replace("</View>", place)
+    world.extend(120)
+    points = embeddings.load(world.registry.backbones(1, 1), 0, [f"digest{number}" for number in range(1, 121)])
+    distance = cdist(points, points, "cosine")
+    shown = {row.task_id: row for row in world.published()}
+    assert {row.similar is None for row in shown.values() if row.kind in ("blind", "holdout")} == {True}
+    for task, row in shown.items():
+        if row.kind in ("ranked", "control"):
+            nearest = sorted(
+                (number for number in range(1, 21) if number != 3), key=lambda n: distance[task - 1, n - 1]
+            )
+            found = re.findall(r"<b>(\d+) malignant</b>", row.similar)
+            assert [int(number) for number in found] == nearest[:3]
+            assert f"task {found[0]} malignant, {found[1]} malignant, {found[2]} malignant." in row.why
+            pictures = re.findall(r'src="([^"]+)"', row.similar)
+            assert pictures == [
+                f"/data/{number}.png" if number > 4 else "/tasks/4/resolve/?fileuri=czM6Ly9idWNrZXQvNC5wbmc="
+                for number in nearest[:3]
+                if number > 2  # the others have no address that a browser could ask for
+            ]
+
+
+def test_without_a_place_for_pictures_none_are_made(world) -> None:
+    world.annotate(1)
+    world.extend(50)
+    assert {row.similar for row in world.published()} == {None}
 
 
 def test_the_queue_ends_where_the_tasks_end(world) -> None:
