@@ -19,7 +19,7 @@ Rows = NDArray[np.intp]
 LEVEL = 0.95
 HORIZONS = (100, 300, 1000)  # reviews ahead
 POINTS = 3  # of a learning curve, below which nothing is said
-CURVE_DRAWS = 4000
+DRAWS = 2000
 SCALES = np.geomspace(30, 10_000, 16)  # prior of s: reviews until a third or so of what can be gained is gained
 LEVEL_SPREAD, GAIN_SPREAD = 1.0, 0.1  # prior of the figure at the start and of all that can be gained, around 0.5 and 0
 NOISE, NOISE_WORTH = 0.01, 3.0  # prior of the noise of a version's figure, and how many versions it is worth
@@ -75,7 +75,7 @@ def finds(
     if reviewed[queue].any():
         raise ValueError(f"row {queue[reviewed[queue]][0]} of the queue is reviewed already")
     rng = np.random.default_rng(seed)
-    a, b = posterior(suspicion, reviewed, wrong, rng)
+    a, b = (drawn[:DRAWS] for drawn in posterior(suspicion, reviewed, wrong, rng))
     odds = log_odds(suspicion)
     ends = sorted({min(horizon, len(queue)) for horizon in horizons} - {0})
     rest = ~reviewed
@@ -126,15 +126,15 @@ def figure(
         roots.append(np.linalg.cholesky(np.linalg.inv(posterior_precision)))
         scatters.append(scatter)
     weight = np.exp(np.array(evidence) - max(evidence))
-    which = rng.choice(len(SCALES), CURVE_DRAWS, p=weight / weight.sum())
-    noise = np.sqrt(np.array(scatters)[which] / rng.gamma(shape + len(y) / 2, size=CURVE_DRAWS))
+    which = rng.choice(len(SCALES), DRAWS, p=weight / weight.sum())
+    noise = np.sqrt(np.array(scatters)[which] / rng.gamma(shape + len(y) / 2, size=DRAWS))
     line = np.array(means)[which] + noise[:, None] * np.einsum(
-        "dij,dj->di", np.array(roots)[which], rng.normal(size=(CURVE_DRAWS, 2))
+        "dij,dj->di", np.array(roots)[which], rng.normal(size=(DRAWS, 2))
     )
     found = []
     for then in at:
         x = np.stack([_rise(np.array([float(then)]), scale)[0] for scale in SCALES])[which]
-        drawn = 0.5 + (line * x).sum(axis=1) + noise * rng.normal(size=CURVE_DRAWS)
+        drawn = 0.5 + (line * x).sum(axis=1) + noise * rng.normal(size=DRAWS)
         found.append(_estimate(np.clip(drawn, 0, 1)))
     return found
 
