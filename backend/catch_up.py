@@ -99,5 +99,4 @@ class CatchUp(Work):
             [(block.rows, block.members) for block in blocks],
             new.recorded,
             self.settings.uncertainty,
-            self.settings.disagreement_threshold,
         )

@@ -26,6 +26,7 @@ from backend.learning.weights import save_crossfit, temperatures
 from backend.registry import load_json, save_json
 from backend.scored import Floats, Scored, score
 from backend.snapshot import Snapshot, take
+from backend.weighing import Weighing, account, in_doubt, weigh
 from backend.work import Work
 from tasks import ledger
 from tasks.schema import Head, parse_label_config
@@ -112,15 +113,22 @@ class Cycle(Work):
         if path.exists():
             return Scored.load(path)
         self._begin("fitting heads", self.number)
-        blocks, judged = [], None
+        rule, threshold = self.settings.suspects, self.settings.disagreement_threshold
+        weighing = weigh(taken, heads, points, config, rule, threshold)
+        blocks, judged, doubt = [], None, weighing.suspects
         if heads:
-            fit = self._fit(taken, heads, config, folder, points)
+            fit = self._fit(taken, heads, weighing, config, folder, points)
             save_crossfit(fit, self.folder / "heads.safetensors")
             targets = {head.name: taken.targets[head.name] for head in heads}
             predicted = crossfit.predict(fit, points, taken.folds, crossfit.labelled_rows(targets))
             blocks = [(block.rows, block.members) for block in predicted]
             seen = crossfit.mean_probabilities(predicted, len(taken.ids))
             judged = opinions(heads, seen, targets, taken.folds)
+            doubt = in_doubt(taken, heads, judged, threshold) if doubt is None else doubt
+        told = account(taken, rule, doubt or {})
+        log.info("labels weighed", project=self.project_id, version=self.number, suspects=rule, heads=told)
+        learnt = {head.name: weighing.learnt_from(taken, head) for head in heads}
+        save_json(self.folder / "weighing.json", {"suspects": rule, "heads": told, "learnt_from": learnt})
         if self.settings.acquisition:
             members.save(self.folder / "members.npz", taken.ids, blocks)
         scored = score(
@@ -130,7 +138,6 @@ class Cycle(Work):
             blocks,
             taken.recorded,
             self.settings.uncertainty,
-            self.settings.disagreement_threshold,
             judged,
         )
         scored.save(path)
@@ -140,12 +147,14 @@ class Cycle(Work):
         self,
         taken: Snapshot,
         heads: tuple[Head, ...],
+        weighing: Weighing,
         config: LearningConfig,
         folder: Path,
         points: list[Floats],
     ) -> CrossFit:
         """The heads of every fold: taken over where nothing of theirs has changed, else fitted."""
-        kept = carried(self.before, heads, {head.name: taken.learnt_from(head) for head in heads}, config, folder.name)
+        learnt = {head.name: weighing.learnt_from(taken, head) for head in heads}
+        kept = carried(self.before, heads, learnt, config, folder.name)
         changed = [head for head in heads if kept is None or head.name not in kept.multiple]
         log.info("fitting", project=self.project_id, version=self.number, heads=[head.name for head in changed])
         if kept is not None and not changed:
@@ -157,6 +166,7 @@ class Cycle(Work):
             changed,
             config,
             groups=taken.groups.tolist(),
+            row_weights=weighing.weights,
             clean={head.name: taken.clean(head) for head in changed},
         )
         return fit if kept is None else join(kept, fit)
@@ -175,10 +185,11 @@ class Cycle(Work):
                 # The ledger names this version's model.json: it is not written again.
                 return session.get_one(Project, self.project_id).version or self.number
             head = ledger.head(session, self.project_id)
-        held = taken.folds == HOLDOUT
+        held, weighed = taken.folds == HOLDOUT, load_json(self.folder / "weighing.json")
         metrics = {
             head.name: evaluate(head, scored.probabilities[head.name][held], taken.targets[head.name][held])
             | {"adjudicated": int(taken.adjudicated[head.name][held].sum())}
+            | weighed["heads"][head.name]
             for head in heads
         }
         reached = verdict.reach(
@@ -196,7 +207,8 @@ class Cycle(Work):
             "schema": self.schema.fingerprint(),
             "label_config": taken.label_config,
             "heads": [head.name for head in heads],
-            "learnt_from": {head.name: taken.learnt_from(head) for head in heads},
+            "learnt_from": weighed["learnt_from"],
+            "suspects": weighed["suspects"],
             "backbones": folder.name,
             "learning": asdict(config),
             "temperatures": temperatures(self.folder / "heads.safetensors") if heads else {},

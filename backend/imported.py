@@ -141,7 +141,6 @@ class Import(Work):
             kept,
             taken.recorded,
             self.settings.uncertainty,
-            self.settings.disagreement_threshold,
         )
         if self.settings.acquisition:
             members.save(self.folder / "members.npz", taken.ids, kept)

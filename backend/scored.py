@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from backend.registry import Array, load_arrays, save_arrays
 from backend.survivors import Answers, answers, columns
-from tasks.codec import to_labels
+from tasks.codec import to_labels, to_targets
+from tasks.ranking.disagreement import disagreement
 from tasks.ranking.hybrid import TaskScores, Weights, task_scores
 from tasks.schema import Head, Labels
 from tasks.why import Reason
@@ -57,8 +58,12 @@ class Scored:
         if found.part != "disagreement":
             return found.part
         head = next(head for head in heads if head.name == found.head)
-        agrees = set(to_labels(head, self.probabilities[head.name][row])) == set(recorded.get(head.name, ()))
-        return "record" if agrees else "disagreement"
+        image, label = self.probabilities[head.name][row], tuple(recorded.get(head.name, ()))
+        if set(to_labels(head, image)) != set(label):
+            return "disagreement"
+        # The image agrees: either the other labels on record raise the doubt, or it is the image's own.
+        own = disagreement(image[None], to_targets([head], [{head.name: label}])[head.name], head)[0]
+        return "record" if found.strength > 2 * own else "uncertainty"
 
     def still(self, pixels: Mapping[int, str | None]) -> list[int]:
         """The tasks among `pixels` (task -> sha256 of its image now) whose image is the one that was scored.
@@ -161,7 +166,6 @@ def score(
     blocks: Sequence[tuple[NDArray[np.intp], Mapping[str, Floats]]],
     recorded: Mapping[str, Floats],
     measure: str,
-    threshold: float,
     opinions: Mapping[str, Floats] | None = None,
 ) -> Scored:
     """Score N tasks from blocks of rows, each with its own members, e.g. out-of-fold rows and the others.
@@ -180,7 +184,7 @@ def score(
             probabilities[head][rows] = values.mean(axis=0)
         targets = {head: recorded[head][rows] for head in members}
         said = None if opinions is None else {head: opinions[head][rows] for head in members}
-        parts.append((rows, task_scores(heads, members, targets, measure, threshold, said)))
+        parts.append((rows, task_scores(heads, members, targets, measure, said)))
     if not parts:
         return Scored(ids, probabilities, None, pixels, answers(heads))
 

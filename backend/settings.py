@@ -9,9 +9,9 @@ import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.learning.config import LearningConfig
@@ -21,7 +21,7 @@ from tasks.ranking.hybrid import weights_of
 TUNABLE = frozenset(
     {
         *("batch_size", "head_hours", "retrain_after", "gate_level"),
-        *("preset", "uncertainty", "disagreement_threshold", "phrases", "mode"),
+        *("preset", "uncertainty", "disagreement_threshold", "suspects", "phrases", "mode", "daily_limit"),
         *("stop", "stop_uncertainty", "budget_annotations", "budget_hours"),
     }
 )
@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     preset: str = Field(
         "auto",
         description="Weights of uncertainty, disagreement and diversity: document (0.5/0.3/0.2), find-errors"
-        " (0.2/0.7/0.1), your own written like these, or auto: find-errors where tasks carry current labels",
+        " (0.1/0.8/0.1), your own written like these, or auto: find-errors where tasks carry current labels",
     )
     uncertainty: Literal["entropy", "margin", "least_confident", "variance", "bald"] = Field(
         "entropy", description="Measure of uncertainty"
@@ -98,7 +98,15 @@ class Settings(BaseSettings):
         "", description="An acquisition function of one's own, `module:function`, in the hybrid's place; empty: none"
     )
     disagreement_threshold: float = Field(
-        0.2, gt=0, lt=1, description="Below this probability a label on record counts as wholly disagreed with"
+        0.2,
+        gt=0,
+        lt=1,
+        description="Below this probability, and where the prediction differs, a label on record is a suspect",
+    )
+    suspects: Literal["keep", "down-weight", "drop"] = Field(
+        "keep",
+        description="What labels that look wrong, and that nobody has reviewed, count in training: as others, half, or"
+        " nothing; the last two take 3 folds and longer fits",
     )
     random_slots: bool = Field(
         True, description="Draw part of the queue at random (control arm, hold-out), from which honest figures come"
@@ -126,6 +134,9 @@ class Settings(BaseSettings):
     budget_annotations: int = Field(0, ge=0, description="Enough is reviewed after so many annotations; 0: no budget")
     budget_hours: float = Field(
         0.0, ge=0, description="Enough is reviewed after so many hours of lead time, of all people; 0: no budget"
+    )
+    daily_limit: int = Field(
+        0, ge=0, description="Answers of one annotator in a day (UTC) beyond which an alarm names them; 0: none"
     )
     task_lock_hours: float = Field(
         24.0, ge=0, description="Label Studio's TASK_LOCK_TTL: older versions are deleted only after it"
@@ -167,6 +178,15 @@ class Settings(BaseSettings):
     def _preset(cls, value: str) -> str:
         weights_of(value, recorded=True)
         return value
+
+    @model_validator(mode="after")
+    def _folds_for_suspects(self) -> Self:
+        if self.suspects != "keep" and self.folds < 3:
+            raise ValueError(
+                f"suspects={self.suspects} takes at least 3 folds, not {self.folds}: who is a suspect is decided by a"
+                " model that saw neither the label nor what is predicted later"
+            )
+        return self
 
     @field_validator("image_hosts")
     @classmethod

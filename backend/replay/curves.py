@@ -2,16 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
-from sklearn.metrics import roc_auc_score
 
 from backend.evaluation.wrong_labels import estimate
+from backend.replay import rankings
 from backend.replay.run import Moment
-from tasks.ranking.suspects import suspicion
 from tasks.schema import Head
 
 LEVEL = 0.95
@@ -20,14 +19,17 @@ CURVES = ("wrong_labels_left", "errors_found", "accuracy", "macro_f1", "auc", "e
 
 @dataclass(frozen=True)
 class Point:
-    """One replay at one moment, by seed: the figures of CURVES, and those of the wrong labels."""
+    """One replay at one moment, by seed: the figures of CURVES, and those of the wrong labels.
+
+    suspects: by ranking its AUROC, its precision at the true count and the share of errors in its first tenth, while
+    nothing is reviewed; empty afterwards. estimated_wrong: with low and high of its interval; None without a model.
+    """
 
     seed: int
     reviewed: int
     figures: Mapping[str, float | None]
-    suspects_auroc: float | None
-    precision_at_true_count: float | None
-    estimated_wrong: tuple[float, float, float]
+    suspects: Mapping[str, Mapping[str, float | None]]
+    estimated_wrong: tuple[float, float, float] | None
     true_wrong: int
     seconds: float
 
@@ -36,21 +38,19 @@ def point(seed: int, head: Head, moment: Moment) -> Point:
     """The figures of one moment."""
     figures = {"wrong_labels_left": moment.wrong_labels_left, "errors_found": moment.errors_found}
     figures |= {name: moment.figures[name] for name in CURVES if name in moment.figures}
-    doubt = suspicion(moment.probabilities, moment.recorded, head)
-    there = ~np.isnan(doubt)
-    doubt, wrong, answered = doubt[there], moment.wrong[there], moment.answered[there]
-    count = int(wrong.sum())
-    ranked = 0 < count < len(wrong)
-    first = np.argsort(-doubt, kind="stable")[:count]
-    said = estimate(doubt, answered, wrong, seed) if len(doubt) else None
+    known = ~np.isnan(moment.recorded).any(axis=1) & ~np.isnan(moment.doubt)
+    doubt, recorded, wrong = moment.doubt[known], moment.recorded[known], moment.wrong[known]
+    compared = {}
+    if known.any() and not moment.reviewed:
+        compared = rankings.compared(head, doubt, moment.probabilities[known], recorded, wrong)
+    said = estimate(doubt, moment.answered[known], wrong, seed) if known.any() else None
     return Point(
         seed=seed,
         reviewed=moment.reviewed,
         figures=figures,
-        suspects_auroc=float(roc_auc_score(wrong, doubt)) if ranked else None,
-        precision_at_true_count=float(wrong[first].mean()) if count else None,
-        estimated_wrong=(said.total, said.low, said.high) if said is not None else (0.0, 0.0, 0.0),
-        true_wrong=count,
+        suspects={name: asdict(ranked) for name, ranked in compared.items()},
+        estimated_wrong=None if said is None else (said.total, said.low, said.high),
+        true_wrong=int(wrong.sum()),
         seconds=moment.seconds,
     )
 
@@ -58,8 +58,9 @@ def point(seed: int, head: Head, moment: Moment) -> Point:
 def summary(strategy: str, points: Iterable[Point]) -> dict[str, Any]:
     """One strategy's replays as one object: per count of reviews [mean, low, high] over seeds of each of CURVES.
 
-    suspects_auroc and precision_at_true_count are those before any review, estimated_wrong and its interval those after
-    the last, each [mean, low, high] over seeds. Intervals are Student's over seeds; with one seed they are the mean.
+    suspects_auroc and precision_at_true_count are those of the loop's ranking before any review, `suspects` has them
+    beside cleanlab's; estimated_wrong and how often its interval held the truth are those after the last review. All
+    are [mean, low, high] over seeds. Intervals are Student's; with one seed they are the mean.
     """
     by_count: dict[int, list[Point]] = defaultdict(list)
     for found in points:
@@ -69,17 +70,26 @@ def summary(strategy: str, points: Iterable[Point]) -> dict[str, Any]:
     curves = {
         name: [interval([found.figures[name] for found in by_count[count]]) for count in counts] for name in CURVES
     }
-    covered = [found.estimated_wrong[1] <= found.true_wrong <= found.estimated_wrong[2] for found in last]
+    suspects = {
+        ranking: {
+            figure: interval([found.suspects.get(ranking, {}).get(figure) for found in first])
+            for figure in first[0].suspects[ranking]
+        }
+        for ranking in first[0].suspects
+    }
+    said = [(found.estimated_wrong, found.true_wrong) for found in last]
+    covered = [None if guess is None else float(guess[1] <= true <= guess[2]) for guess, true in said]
     return {
         "strategy": strategy,
         "seeds": len(first),
         "reviewed": counts,
         **curves,
-        "suspects_auroc": interval([found.suspects_auroc for found in first]),
-        "precision_at_true_count": interval([found.precision_at_true_count for found in first]),
-        "estimated_wrong": interval([found.estimated_wrong[0] for found in last]),
-        "estimated_wrong_covered": float(np.mean(covered)),
-        "true_wrong": interval([float(found.true_wrong) for found in last]),
+        "suspects_auroc": suspects.get("loop", {}).get("auroc"),
+        "precision_at_true_count": suspects.get("loop", {}).get("precision"),
+        "suspects": suspects,
+        "estimated_wrong": interval([None if guess is None else guess[0] for guess, _ in said]),
+        "estimated_wrong_covered": (interval(covered) or [None])[0],
+        "true_wrong": interval([float(true) for _, true in said]),
         "seconds": interval([found.seconds for found in last]),
     }
 

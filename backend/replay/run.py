@@ -44,8 +44,9 @@ WORKER = "replay"
 class Moment:
     """What holds after so many answers, of the first head. Figures are those of the hold-out, against the truth.
 
-    probabilities, recorded, truth: float32 (N, C) of the pool, the first as the version says, out of fold where
-    labelled; wrong: bool (N,) labels on record that are; answered: bool (N,).
+    Of the N tasks of the pool, by number: probabilities, float32 (N, C), of the version in force, out of fold where
+    labelled; recorded (N, C), labels on record; doubt (N,), the loop's disagreement with these, NaN before a model;
+    wrong: bool (N,) labels on record that are; answered: bool (N,).
     """
 
     reviewed: int
@@ -55,6 +56,7 @@ class Moment:
     figures: Mapping[str, float | None]
     probabilities: Floats
     recorded: Floats
+    doubt: Floats
     wrong: np.ndarray[Any, np.dtype[np.bool_]]
     answered: np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -105,7 +107,7 @@ class Replay:
         return len(chosen)
 
     def moment(self, reviewed: int, seconds: float) -> Moment:
-        """Measure the newest version and the labels against the truth."""
+        """Measure the version in force and the labels against the truth."""
         head = self.schema.heads[0]
         with self.store.begin() as session:
             project = session.get_one(Project, PROJECT)
@@ -124,7 +126,10 @@ class Replay:
         probabilities = scored.probabilities.get(head.name)
         blank = np.full((len(scored.ids), len(head.classes)), np.nan, dtype=np.float32)
         p = blank if probabilities is None else probabilities
+        scores = scored.scores
+        doubt = blank[:, 0] if scores is None else scores.head_disagreement[:, scores.heads.index(head.name)]
         rows = [scored.row_of[number] for number in held]
+        there = [scored.row_of[number] for number in pool]
         figures = evaluate(head, p[rows], _targets(head, [self.material.truth[number - 1] for number in held]))
         found = int((wrong & ~left).sum())
         return Moment(
@@ -133,8 +138,9 @@ class Replay:
             wrong_labels_left=float(left.mean()) if len(left) else 0.0,
             errors_found=found / int(wrong.sum()) if wrong.any() else None,
             figures=figures if probabilities is not None else dict.fromkeys(figures, None),
-            probabilities=p[[scored.row_of[number] for number in pool]],
+            probabilities=p[there],
             recorded=_targets(head, [row.current for row in settled]),
+            doubt=doubt[there],
             wrong=wrong,
             answered=np.array([head.name in row.adjudicated for row in settled], dtype=bool),
         )

@@ -16,6 +16,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "bald": {"preset": "1/0/0", "uncertainty": "bald"},
     "disagreement": {"preset": "0/1/0"},
     "coverage": {"preset": "0/0/1"},
+    "queue": {"preset": "auto", "random_slots": True},  # the hybrid as it is served, with control arm and hold-out
     "random": {"acquisition": "backend.replay.strategies:chance"},
 }
 

@@ -7,15 +7,14 @@ from tasks.schema import Head
 
 Floats = NDArray[np.float32]
 
-THRESHOLD = 0.2
 
+def disagreement(probabilities: Floats, targets: Floats, head: Head) -> Floats:
+    """Score tasks by disagreement with their current label, float32 (N,) in [0, 1]: how far off it probably is.
 
-def disagreement(probabilities: Floats, targets: Floats, head: Head, threshold: float = THRESHOLD) -> Floats:
-    """Score tasks by disagreement with their current label y, as float32 (N,) in [0, 1].
-
-    1 where p[y] < threshold and the predicted class is another one; elsewhere `strength (1 - p[y])`, strength being
-    |predicted - y| / (C - 1) for an ordinal head and 0 or 1 for the others. On a multiple-choice head each class is a
-    yes or no of its own (ticked from p = 0.5 on), and the score is the mean over classes.
+    The mean distance, under the probabilities, of the true answer from the label. Single choice: 1 - p[label], the
+    probability that it is wrong, which ranks as cleanlab's self-confidence does (Northcutt et al. 2021); ordinal head:
+    the mean of |k - label| / (C - 1), so that two grades off counts twice; multiple choice: the share of the classes
+    that are expected to be ticked or left wrongly.
 
     probabilities: (N, C), calibrated, rows summing to 1 unless the head is multiple-choice. targets: (N, C) of 0 and 1;
     a row of NaN means that the task carries no label for this head, and scores 0. Out-of-fold probabilities, please:
@@ -28,30 +27,19 @@ def disagreement(probabilities: Floats, targets: Floats, head: Head, threshold: 
     if p.shape != y.shape or p.ndim != 2:
         raise ValueError(f"Head {head.name!r}: probabilities are {p.shape} and targets {y.shape}; both are (N, C).")
     if head.multiple:
-        return _multiple(p, y, threshold)
-    return _single(p, y, threshold, head.ordinal)
-
-
-def _single(p: Floats, y: Floats, threshold: float, ordinal: bool) -> Floats:
-    labelled = y.max(axis=1, initial=0) > 0  # false for NaN as well
-    rows = np.arange(len(p))
-    label = np.where(labelled[:, None], y, 0).argmax(axis=1)
-    predicted = p.argmax(axis=1)
-    if ordinal:
-        strength = np.abs(predicted - label).astype(np.float32) / np.float32(max(p.shape[1] - 1, 1))
+        expected = np.abs(p - np.nan_to_num(y)).mean(axis=1)
+        labelled = ~np.isnan(y).any(axis=1)
     else:
-        strength = (predicted != label).astype(np.float32)
-    return np.where(labelled, _graded(p[rows, label], strength, threshold), np.float32(0))
+        labelled = y.max(axis=1, initial=0) > 0  # false for NaN as well
+        expected = (np.where(labelled[:, None], y, 0) @ _distances(p.shape[1], head.ordinal) * p).sum(axis=1)
+    found: Floats = np.where(labelled, np.clip(expected, 0, 1), 0).astype(np.float32)
+    return found
 
 
-def _multiple(p: Floats, y: Floats, threshold: float) -> Floats:
-    labelled = ~np.isnan(y).any(axis=1)
-    ticked = y > 0.5
-    strength = ((p >= 0.5) != ticked).astype(np.float32)
-    per_class = _graded(np.where(ticked, p, 1 - p), strength, threshold)
-    return np.where(labelled, per_class.mean(axis=1), np.float32(0))
-
-
-def _graded(p_label: Floats, strength: Floats, threshold: float) -> Floats:
-    contradicted = (p_label < threshold) & (strength > 0)
-    return np.where(contradicted, np.float32(1), np.clip(strength * (1 - p_label), 0, 1))
+def _distances(classes: int, ordinal: bool) -> Floats:
+    """(C, C): how far two answers are from each other, 1 at most."""
+    if not ordinal:
+        return 1 - np.eye(classes, dtype=np.float32)
+    places = np.arange(classes, dtype=np.float32)
+    far: Floats = np.abs(places[:, None] - places) / np.float32(max(classes - 1, 1))
+    return far

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.ranking.disagreement import THRESHOLD, disagreement
+from tasks.ranking.disagreement import disagreement
 from tasks.ranking.diversity import DIVERSITIES
 from tasks.ranking.uncertainty import NoSpread, uncertainty
 from tasks.schema import Head
@@ -26,7 +26,7 @@ class Weights(NamedTuple):
     diversity: float
 
 
-PRESETS = {"document": Weights(0.5, 0.3, 0.2), "find-errors": Weights(0.2, 0.7, 0.1)}
+PRESETS = {"document": Weights(0.5, 0.3, 0.2), "find-errors": Weights(0.1, 0.8, 0.1)}
 
 
 def weights_of(preset: str, recorded: bool) -> Weights:
@@ -42,7 +42,7 @@ def weights_of(preset: str, recorded: bool) -> Weights:
         weights = Weights(*map(float, preset.split("/")))
     except (TypeError, ValueError) as error:
         names = ", ".join(["auto", *PRESETS])
-        raise ValueError(f"{preset!r} is none of {names}, nor three weights such as 0.2/0.7/0.1") from error
+        raise ValueError(f"{preset!r} is none of {names}, nor three weights such as 0.1/0.8/0.1") from error
     if not all(0 <= weight < float("inf") for weight in weights) or not sum(weights):
         raise ValueError(f"{preset!r}: weights are 0 or more, and not all of them 0")
     return weights
@@ -104,7 +104,6 @@ def task_scores(
     members: Mapping[str, Floats],
     targets: Mapping[str, Floats],
     measure: str = "entropy",
-    threshold: float = THRESHOLD,
     opinions: Mapping[str, Floats] | None = None,
 ) -> TaskScores:
     """Score N tasks by uncertainty and disagreement, summed over heads by head weight.
@@ -114,7 +113,7 @@ def task_scores(
     a current label adds 0 to the task's disagreement, whatever its weight: two tasks that differ in which labels they
     carry compare by what the model knows against them, so a task with one wrong label of small weight does not overtake
     one whose main label is wrong. opinions: head name -> (N, C) probabilities that labels are judged by, where they are
-    not the members' mean. `measure` is a name in uncertainty.MEASURES, `threshold` that of disagreement().
+    not the members' mean. `measure` is a name in uncertainty.MEASURES.
 
     Raises ValueError where no head has members, or where heads differ in their number of tasks; NoSpread where the
     measure needs members that spread.
@@ -138,7 +137,7 @@ def task_scores(
             said = None if opinions is None else opinions.get(head.name)
             if said is None:
                 said = np.asarray(members[head.name], dtype=np.float32).mean(axis=0)
-            contradicted[:, column] = disagreement(said, targets[head.name], head, threshold)
+            contradicted[:, column] = disagreement(said, targets[head.name], head)
     return TaskScores.weighed(heads, unsure, contradicted)
 
 

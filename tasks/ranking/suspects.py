@@ -3,10 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.ranking.disagreement import THRESHOLD
 from tasks.schema import Head
 
 Floats = NDArray[np.float32]
+
+THRESHOLD = 0.2
 
 
 def suspicion(probabilities: Floats, targets: Floats, head: Head) -> Floats:

@@ -56,7 +56,7 @@ class World:
         blocks = [(np.arange(COUNT), members)] if learnt else []
         folder = self.registry.version(1, 1)
         digests = np.array([f"digest{number}" for number in ids])
-        scored: Scored = score(ids, digests, [head], blocks, recorded, "entropy", 0.2)
+        scored: Scored = score(ids, digests, [head], blocks, recorded, "entropy")
         scored.save(folder / "predictions.npz")
         save_json(folder / "backbones.json", {"number": 1, "weights": "scratch"})
         save_json(folder / "model.json", {"heads": ["bom"] if learnt else []})

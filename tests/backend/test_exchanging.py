@@ -67,7 +67,7 @@ class Desk:
         half = np.full((1, len(MALIGNANT), 2), 0.25, dtype=np.float32)
         members = {"bom": np.stack([1 - MALIGNANT, MALIGNANT], axis=1)[None], "foci": half}
         blocks = [(np.arange(len(MALIGNANT)), members)]
-        scored = score(taken.ids, np.full(len(taken.ids), ""), SCHEMA.heads, blocks, taken.recorded, "entropy", 0.2)
+        scored = score(taken.ids, np.full(len(taken.ids), ""), SCHEMA.heads, blocks, taken.recorded, "entropy")
         scored.save(Registry(folder).version(self.project, 1) / "predictions.npz")
 
     def run(self, *arguments: str) -> Result:

@@ -69,7 +69,7 @@ def reviewed(world: Any) -> Any:
     members = {"bom": np.stack([1 - malignant, malignant], axis=1)[None]}
     recorded = {"bom": np.tile(np.array([1, 0], dtype=np.float32), (120, 1))}
     blocks = [(np.arange(120), members)]
-    scored = score(before.ids, before.pixels, [head], blocks, recorded, "entropy", 0.2)
+    scored = score(before.ids, before.pixels, [head], blocks, recorded, "entropy")
     scored.save(world.registry.version(1, 2) / "predictions.npz")
     return world
 
@@ -143,7 +143,7 @@ def test_models_are_compared_on_the_hold_out_by_the_labels_that_hold_now(reviewe
     old, new = (said(reviewed, number).probabilities["bom"][100:] for number in (1, 2))
     done = {row.task_id for row in reviewed.published()} | set(range(101, 108))
     both = found["before_and_after"]
-    assert (both["first"], both["newest"], both["tasks"], both["holdout"]) == (1, 2, 20, 20)
+    assert (both["first"], both["in_force"], both["tasks"], both["holdout"]) == (1, 2, 20, 20)
     groups = [f"p{task}" for task in range(101, 121)]
     for row, rows in (
         (both["heads"][0], slice(None)),

@@ -33,7 +33,7 @@ def made(ids: list[int], seed: int, config: str = CONFIG) -> Scored:
         ]
     blocks = [(np.arange(len(ids)), members)]
     digests = np.array([f"digest{task}-{seed}" for task in ids])
-    return score(np.array(ids), digests, heads(config), blocks, recorded, "entropy", 0.2)
+    return score(np.array(ids), digests, heads(config), blocks, recorded, "entropy")
 
 
 def assert_same(a: Scored, b: Scored) -> None:
@@ -52,15 +52,15 @@ def test_a_label_that_only_the_record_contradicts_says_so() -> None:
     recorded = {"bom": np.eye(2, dtype=np.float32)[[0, 0, 0]]}
     judged = {"bom": np.array([[0.1, 0.9], [0.1, 0.9], [0.9, 0.1]], dtype=np.float32)}
     digests, blocks = np.array(["a", "b", "c"]), [(np.arange(3), members)]
-    said = score(np.array([1, 2, 3]), digests, heads(), blocks, recorded, "entropy", 0.2, judged)
+    said = score(np.array([1, 2, 3]), digests, heads(), blocks, recorded, "entropy", judged)
     assert said.scores is not None
-    assert said.scores.disagreement.tolist() == pytest.approx([0.8, 0.8, 0])
-    weights, benign = Weights(0.2, 0.7, 0.1), {"bom": ("benign",)}
+    assert said.scores.disagreement.tolist() == pytest.approx([0.72, 0.72, 0.08])
+    weights, benign = Weights(0.1, 0.8, 0.1), {"bom": ("benign",)}
     reasons = [said.reason(task, weights, 0.0, heads(), benign) for task in (1, 2, 3)]
     assert reasons == ["record", "disagreement", "uncertainty"]
-    alone = score(np.array([1, 2, 3]), digests, heads(), blocks, recorded, "entropy", 0.2)
+    alone = score(np.array([1, 2, 3]), digests, heads(), blocks, recorded, "entropy")
     assert alone.scores is not None
-    assert alone.scores.disagreement.tolist() == pytest.approx([0, 0.8, 0])
+    assert alone.scores.disagreement.tolist() == pytest.approx([0.16, 0.72, 0.08])
 
 
 def test_what_is_kept_is_read_back(tmp_path: Path) -> None:

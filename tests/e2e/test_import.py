@@ -107,7 +107,7 @@ def test_the_served_order_is_the_files(
     members = np.stack([1 - p, p], axis=1)[None].astype(np.float32)
     unsure = uncertainty("entropy", members, False)
     contradicted = disagreement(members[0], np.tile(np.array([1, 0], np.float32), (len(p), 1)), SCHEMA.heads[0])
-    score = {f"{number}.png": 0.2 * unsure[number] + 0.7 * contradicted[number] for number in range(len(p))}
+    score = {f"{number}.png": 0.1 * unsure[number] + 0.8 * contradicted[number] for number in range(len(p))}
     ranked = [item for item in rows if item.kind == "ranked"]
     expected = [score[tasks[item.task_id].data["file"]] for item in ranked]
     assert [item.score for item in ranked] == pytest.approx(expected, abs=1e-4)

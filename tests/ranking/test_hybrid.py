@@ -49,7 +49,7 @@ def test_a_tasks_scores_are_the_weighted_sums_over_heads(measure: str) -> None:
     assert scores.uncertainty.dtype == scores.disagreement.dtype == np.float32
     assert scores.head_uncertainty.shape == scores.head_disagreement.shape == (60, 3)
     base = scores.base(PRESETS["find-errors"])
-    np.testing.assert_allclose(base, 0.2 * unsure + 0.7 * contradicted, atol=1e-6)
+    np.testing.assert_allclose(base, 0.1 * unsure + 0.8 * contradicted, atol=1e-6)
     assert base.min() >= 0 and base.max() <= 1
 
 
@@ -59,9 +59,11 @@ def test_a_head_without_a_current_label_adds_nothing_whatever_its_weight() -> No
     members["tirads"][:] = [0.97, 0.03, 0, 0, 0]
     wrong = {"bom": np.array([[0, 1]]), "tirads": np.array([[0, 0, 0, 0, 1]])}
     blank = {name: np.full_like(rows, np.nan) for name, rows in targets.items()}
-    assert task_scores(HEADS, members, blank | {"tirads": wrong["tirads"]}).disagreement == pytest.approx([0.06])
-    assert task_scores(HEADS, members, blank | wrong).disagreement == pytest.approx([0.96])
-    assert task_scores(HEADS, members, wrong).disagreement == pytest.approx([0.96])
+    assert task_scores(HEADS, members, blank | {"tirads": wrong["tirads"]}).disagreement == pytest.approx(
+        [0.06 * 0.9925]
+    )
+    assert task_scores(HEADS, members, blank | wrong).disagreement == pytest.approx([0.9 * 0.97 + 0.06 * 0.9925])
+    assert task_scores(HEADS, members, wrong).disagreement == pytest.approx([0.9 * 0.97 + 0.06 * 0.9925])
     assert task_scores(HEADS, members, blank).disagreement.tolist() == [0]
 
 
@@ -89,7 +91,7 @@ def test_the_reason_is_the_largest_term() -> None:
     targets = {"bom": np.array([[0, 1], [1, 0], [1, 0]], dtype=np.float32)}
     scores = task_scores((head("bom", 2, 1.0),), members, targets)
     weights = PRESETS["document"]
-    assert scores.reason(0, weights, 0.3) == Reason("disagreement", "bom", 1.0)
+    assert scores.reason(0, weights, 0.3) == Reason("disagreement", "bom", pytest.approx(0.95))
     assert scores.reason(1, weights, 0.3) == Reason("uncertainty", "bom", pytest.approx(1.0))
     assert scores.reason(2, weights, 0.3) == Reason("diversity", None, 0.3)
     assert scores.reason(0, Weights(0, 0, 1), 0.3).part == "diversity"
