@@ -116,8 +116,16 @@ def _model(session: Session, project: Project) -> dict[str, Any] | None:
         "seconds": round(version.seconds, 1),
         "holdout": version.metrics,
         "verdict": version.verdict,
+        "refused": _refused(session, version),
         "archived": _archived(session, project),
     }
+
+
+def _refused(session: Session, in_force: Version) -> list[dict[str, Any]]:
+    """Newer versions than the one in force, which did not take over, and why."""
+    query = select(Version).where(Version.project_id == in_force.project_id, Version.number > in_force.number)
+    newer = session.scalars(query.order_by(Version.number))
+    return [{"version": version.number, "reason": (version.verdict or {}).get("reason")} for version in newer]
 
 
 def _archived(session: Session, project: Project) -> dict[str, int]:

@@ -109,6 +109,13 @@ def _events(running: Running, event: str) -> int:
         return session.scalar(query) or 0
 
 
+def _took_over(running: Running) -> int:
+    """How many of the trained versions became the model in force: the order of a refused one is never published."""
+    with running.store.begin() as session:
+        query = select(Entry.body).where(Entry.project_id == running.project, Entry.event == "trained")
+        return sum(body["verdict"]["takes_over"] for body in session.scalars(query))
+
+
 def _in_ledger(running: Running) -> set[int]:
     with running.store.begin() as session:
         query = select(Entry.annotation_id).where(Entry.project_id == running.project, Entry.event == "created")
@@ -120,7 +127,7 @@ def _await_worker(running: Running, visits: list[Visit]) -> None:
     sent = {visit.annotation for visit in visits}
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        published = _events(running, "published") == _events(running, "trained")
+        published = _events(running, "published") == _took_over(running)
         if published and sent <= _in_ledger(running) and not reopen.to_close(running.store, running.project):
             return
         running.stack.check()
@@ -165,6 +172,7 @@ def _judge(running: Running, visits: list[Visit], seconds: float, first_queue: f
         "labels_corrected": truth.corrected(running.store, running.project),
         "ledger_breaks": broken,
         "retrains": retrains,
+        "refused": retrains + 1 - _took_over(running),
         "refills": refills,
         "model_versions": versions,
         "queue_version_matches": matches,

@@ -63,6 +63,10 @@ def _print_project(project: dict[str, Any]) -> None:
         console.print(
             f"  model v{project['model']['version']}, learnt from {project['model']['labels']} labelled tasks"
         )
+        if project["model"]["verdict"] is not None:
+            console.print(f"  {project['model']['verdict']['reason']}", markup=False)
+        for refused in project["model"]["refused"]:
+            console.print(f"  v{refused['version']} was refused: {refused['reason']}", markup=False)
         console.print(table)
         _print_evidence(project["evidence"])
         _print_stopping(project["stopping"])

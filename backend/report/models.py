@@ -1,4 +1,4 @@
-"""What the models are worth: their history, the learning curve, first against newest, and how far confidence holds."""
+"""What the models are worth: history, learning curve, first against the one in force, and how far confidence holds."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from backend.evaluation.compare import compare
+from backend.evaluation.gate import GROUPS
 from backend.evaluation.metrics import BINS, FIGURES, evaluate
 from backend.report.material import Floats, Item, Material, moment
 from backend.scored import Scored
@@ -15,12 +16,11 @@ from tasks.schema import Head
 from tasks.tables import Version
 
 DRAWS = 500  # resamples: a page is to be there in seconds
-GROUPS = 10  # below which resampling them says too little: no interval is given
 CENTRES = 30  # shown, the largest first
 
 
 def history(material: Material) -> list[dict[str, Any]]:
-    """The versions, with the figures of the heaviest head that each kept when it was made."""
+    """The versions, with the figures of the heaviest head that each kept when it was made, and the verdict on each."""
     reviews = first_reviews(material)
     table = []
     for version in material.versions:
@@ -31,7 +31,10 @@ def history(material: Material) -> list[dict[str, Any]]:
                 "version": version.number,
                 "at": datetime.fromtimestamp(version.created_at, UTC).isoformat(timespec="minutes"),
                 "labels": version.labels,
-                "reviewed": reviewed_before(reviews, version),
+                "reviewed": reviewed_before(reviews, _made(material, version)),
+                "in_force": version.number == material.project.version,
+                "takes_over": (version.verdict or {}).get("takes_over"),
+                "reason": (version.verdict or {}).get("reason"),
             }
             | figures
         )
@@ -45,7 +48,8 @@ def curve(material: Material) -> list[dict[str, Any]]:
     """
     head, reviews = material.head, first_reviews(material)
     said: dict[int, dict[int, Floats]] = {}  # of each version its hold-out alone is kept: versions may be many
-    for version in material.versions:
+    versions = [version for version in material.versions if _made(material, version) is version]
+    for version in versions:
         scored = material.scored(version.number)
         if scored is not None and head.name in scored.probabilities:
             there = seen_by(material.holdout, [scored])
@@ -56,7 +60,7 @@ def curve(material: Material) -> list[dict[str, Any]]:
     if not items:
         return []
     points = []
-    for version in material.versions:
+    for version in versions:
         if version.number in said:
             figures = evaluate(head, np.stack([said[version.number][item.id] for item in items]), targets)
             reviewed = reviewed_before(reviews, version)
@@ -66,7 +70,8 @@ def curve(material: Material) -> list[dict[str, Any]]:
 
 
 def before_and_after(material: Material) -> dict[str, Any] | None:
-    """First against newest version on hold-out tasks that both scored; None before there are two that say something.
+    """First version against the one in force on hold-out tasks that both scored; None before there are two that say
+    something.
 
     Against the labels that hold now. heads: per head the paired differences (`compare`), over whole groups; centres:
     the same of the heaviest head, largest first. adjudicated: of the labels, how many a person gave. Intervals are
@@ -75,7 +80,7 @@ def before_and_after(material: Material) -> dict[str, Any] | None:
     ends = _ends(material)
     if ends is None:
         return None
-    (first, before), (newest, after) = ends
+    (first, before), (in_force, after) = ends
     items = seen_by(material.holdout, [before, after])
     if not items:
         return None
@@ -90,7 +95,7 @@ def before_and_after(material: Material) -> dict[str, Any] | None:
     main, centres = material.head, largest[:CENTRES]
     return {
         "first": first,
-        "newest": newest,
+        "in_force": in_force,
         "tasks": len(items),
         "holdout": len(material.holdout),
         "draws": DRAWS,
@@ -102,7 +107,7 @@ def before_and_after(material: Material) -> dict[str, Any] | None:
 
 
 def reliability(material: Material) -> dict[str, Any] | None:
-    """How often the newest model is right at each confidence (heaviest head, hold-out, labels that hold now).
+    """How often the model in force is right at each confidence (heaviest head, hold-out, labels that hold now).
 
     bins: those of the BINS equally wide bins that hold an answer: from, to, answers, their mean confidence, the share
     that is right. None without a model or without hold-out labels.
@@ -152,8 +157,14 @@ def reviewed_before(reviews: Sequence[float], version: Version) -> int:
     return int(np.searchsorted(np.asarray(reviews), version.created_at - version.seconds, side="right"))
 
 
+def _made(material: Material, version: Version) -> Version:
+    """The version that was trained, where an admin put an earlier one in force again under a new number."""
+    of = (version.verdict or {}).get("of", version.number)
+    return next((other for other in material.versions if other.number == of), version)
+
+
 def _ends(material: Material) -> tuple[tuple[int, Scored], tuple[int, Scored]] | None:
-    """The first and the newest version that say something of the heaviest head, if these are two."""
+    """The first version that says something of the heaviest head, and the one in force, if these are two."""
 
     def end(versions: Iterable[Version]) -> tuple[int, Scored] | None:
         for version in versions:
@@ -162,8 +173,9 @@ def _ends(material: Material) -> tuple[tuple[int, Scored], tuple[int, Scored]] |
                 return version.number, scored
         return None
 
-    first, newest = end(material.versions), end(reversed(material.versions))
-    return None if first is None or newest is None or first[0] == newest[0] else (first, newest)
+    first = end(material.versions)
+    in_force = end(version for version in material.versions if version.number == material.project.version)
+    return None if first is None or in_force is None or first[0] == in_force[0] else (first, in_force)
 
 
 def seen_by(items: Sequence[Item], versions: Sequence[Scored]) -> list[Item]:

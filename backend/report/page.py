@@ -54,7 +54,7 @@ def _charts(facts: dict[str, Any]) -> dict[str, Any]:
         )
     if facts["reliability"] is not None:
         bins = [(row["confidence"], row["right"], row["answers"]) for row in facts["reliability"]["bins"]]
-        drawn["reliability"] = charts.reliability("Reliability of the newest model", bins)
+        drawn["reliability"] = charts.reliability("Reliability of the model in force", bins)
     return drawn
 
 

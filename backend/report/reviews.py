@@ -65,7 +65,7 @@ def changes(material: Material) -> dict[str, Any]:
 
 
 def doubted(material: Material, threshold: float) -> dict[str, Any] | None:
-    """Suspects of the heaviest head by the document's rule, as the newest model sees them; None without a model.
+    """Suspects of the heaviest head by the document's rule, as the model in force sees them; None without a model.
 
     tasks: with a label on record that were scored. suspects: of them, the label's probability is below `threshold` and
     the prediction differs. reviewed: suspects that a person checked. corrected: and changed.
