@@ -82,7 +82,8 @@ def make(
         return
     if heads or config.weights != "scratch":
         targets = {head.name: taken.targets[head.name] for head in heads}
-        train_backbones(pixels, targets, taken.folds, heads, config, folder, progress)
+        weights = {head.name: taken.weights[head.name] for head in heads}
+        train_backbones(pixels, targets, taken.folds, heads, config, folder, progress, weights)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         save(create(config, config.seed), folder / "backbone-0.safetensors")

@@ -20,6 +20,7 @@ from tasks.store import Store
 from tasks.tables import Annotation, Task
 
 NO_FOLD = -2  # of a task that was given none yet
+PARTS = ("targets", "recorded", "adjudicated", "weights")  # arrays per head
 MIN_LABELS = 20  # labelled training tasks below which a head is not learnt yet
 
 
@@ -29,8 +30,9 @@ class Snapshot:
 
     ids: int64 (N,). pixels: (N,) sha256 under which the image's pixels are cached. folds: int8 (N,), -1 hold-out.
     targets: per head float32 (N, C), labels to learn from (adjudicated over current), NaN rows without one.
-    recorded: the same of the labels on record. adjudicated: per head bool (N,). groups: (N,). drawn: bool (N,), tasks
-    that a person annotated as the queue drew them at random.
+    recorded: the same of the labels on record. adjudicated: per head bool (N,). weights: per head float32 (N,), how
+    far people stand behind what they said (`Settled.weights`), 1 for labels on record. groups: (N,). drawn: bool (N,),
+    tasks that a person annotated as the queue drew them at random.
     annotations, updated: numbers and times of the annotations that this snapshot contains. label_config: the XML that
     says what the labels are; a resumed cycle goes on with it, whatever the project has by then.
     """
@@ -42,6 +44,7 @@ class Snapshot:
     targets: dict[str, NDArray[np.float32]]
     recorded: dict[str, NDArray[np.float32]]
     adjudicated: dict[str, NDArray[np.bool_]]
+    weights: dict[str, NDArray[np.float32]]
     drawn: NDArray[np.bool_]
     annotations: NDArray[np.int64]
     updated: NDArray[np.str_]
@@ -71,6 +74,7 @@ class Snapshot:
             targets={head: target[rows] for head, target in self.targets.items()},
             recorded={head: target[rows] for head, target in self.recorded.items()},
             adjudicated={head: given[rows] for head, given in self.adjudicated.items()},
+            weights={head: counts[rows] for head, counts in self.weights.items()},
             drawn=self.drawn[rows],
         )
 
@@ -80,7 +84,7 @@ class Snapshot:
         rows = np.flatnonzero(~np.isnan(target).any(axis=1) & (self.folds != HOLDOUT))
         order = np.argsort(np.array(head.classes))
         digest = hashlib.sha256("\n".join([*self.pixels[rows], *self.groups[rows]]).encode())
-        for array in (self.ids, self.folds, self.clean(head), target[:, order]):
+        for array in (self.ids, self.folds, self.clean(head), self.weights[head.name], target[:, order]):
             digest.update(np.ascontiguousarray(array[rows]).tobytes())
         return digest.hexdigest()
 
@@ -92,10 +96,10 @@ class Snapshot:
         return self.adjudicated[head.name] & self.drawn
 
     def fingerprint(self) -> str:
-        """sha256 (hex) over what is learnt from: images, folds and labels."""
+        """sha256 (hex) over what is learnt from: images, folds, labels and their weights."""
         digest = hashlib.sha256(self.ids.tobytes() + self.pixels.tobytes() + self.folds.tobytes())
         for head in sorted(self.targets):
-            digest.update(head.encode() + self.targets[head].tobytes())
+            digest.update(head.encode() + self.targets[head].tobytes() + self.weights[head].tobytes())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
@@ -103,14 +107,14 @@ class Snapshot:
         names = ("ids", "pixels", "folds", "groups", "drawn", "annotations", "updated")
         flat = {name: getattr(self, name) for name in names}
         flat["label_config"] = np.array(self.label_config)
-        for part in ("targets", "recorded", "adjudicated"):
+        for part in PARTS:
             flat |= {f"{part}:{head}": array for head, array in getattr(self, part).items()}
         save_arrays(path, flat)
 
     @classmethod
     def load(cls, path: Path) -> "Snapshot":
         """Read what save wrote."""
-        parts: dict[str, dict[str, Array]] = {"targets": {}, "recorded": {}, "adjudicated": {}}
+        parts: dict[str, dict[str, Array]] = {part: {} for part in PARTS}
         plain: dict[str, Any] = {}
         for name, array in load_arrays(path).items():
             part, _, head = name.partition(":")
@@ -119,6 +123,8 @@ class Snapshot:
             else:
                 plain[name] = array
         plain["label_config"] = str(plain["label_config"])
+        if not parts["weights"]:  # written before labels had any
+            parts["weights"] = {head: np.ones(len(target), np.float32) for head, target in parts["targets"].items()}
         return cls(**plain, **cast(Any, parts))
 
 
@@ -152,6 +158,7 @@ def take(store: Store, label_config: str, project_id: int, *, unread: bool = Fal
         targets=to_targets(schema.heads, [_known(row.labels, schema) for row in settled]),
         recorded=to_targets(schema.heads, [_known(row.current, schema) for row in settled]),
         adjudicated=_adjudicated(schema.heads, settled),
+        weights=_weights(schema.heads, settled),
         drawn=np.array([task.id in drawn for task in tasks], dtype=bool),
         annotations=np.array([row.id for row in annotations], dtype=np.int64),
         updated=np.array([row.updated_at for row in annotations], dtype=np.str_),
@@ -167,3 +174,9 @@ def _known(labels: Mapping[str, tuple[str, ...]], schema: Schema) -> Labels:
 
 def _adjudicated(heads: tuple[Head, ...], settled: list[Settled]) -> dict[str, NDArray[np.bool_]]:
     return {head.name: np.array([head.name in row.adjudicated for row in settled], dtype=bool) for head in heads}
+
+
+def _weights(heads: tuple[Head, ...], settled: list[Settled]) -> dict[str, NDArray[np.float32]]:
+    return {
+        head.name: np.array([row.weights.get(head.name, 1.0) for row in settled], dtype=np.float32) for head in heads
+    }

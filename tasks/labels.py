@@ -1,31 +1,43 @@
 """Which label of a task holds: what people adjudicated over what was on record, control by control."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tasks.schema import Labels
 from tasks.tables import Annotation
 
+LEAST = 0.2
+"""What the answer of an annotator who is not sure at all counts, beside 1 for one who is, or was not asked."""
+
 
 @dataclass(frozen=True)
 class Settled:
-    """The labels to train on, the labels on record to be checked, and which heads people decided."""
+    """The labels to train on, the labels on record to be checked, and which heads people decided.
+
+    weights: per head that people decided, how far they stand behind the answer that holds, in [LEAST, 1] for one
+    annotator: the votes for it over the number of annotators, so that doubt and dissent lower it alike.
+    """
 
     labels: Labels = field(default_factory=dict)
     current: Labels = field(default_factory=dict)
-    adjudicated: frozenset[str] = frozenset()
+    weights: Mapping[str, float] = field(default_factory=dict)
     flagged: bool = False
+
+    @property
+    def adjudicated(self) -> frozenset[str]:
+        """The heads that people decided."""
+        return frozenset(self.weights)
 
 
 def settle(annotations: Iterable[Annotation], current: Labels) -> Settled:
     """Settle one task.
 
-    Each annotator's latest word counts once; for each head the majority of the annotators holds, and of equally
-    common answers the latest. Imported annotations, and those that people made before the project was connected,
-    replace `current`. Deleted, skipped, empty and machine-made ones say nothing. A task that somebody flagged for an
-    expert trains nothing until it is settled: by whoever answers it after the flag and outside the queue, in which it
-    has no place, whose word then holds alone; or by the flag being taken away.
+    Each annotator's latest word counts once, by their own confidence (from LEAST to 1; 1 where they were not asked);
+    for each head the answer with the most votes holds, and of equal ones the latest. Imported annotations, and those
+    that people made before the project was connected, replace `current`. Deleted, skipped, empty and machine-made ones
+    say nothing. A task that somebody flagged for an expert trains nothing until it is settled: by whoever answers it
+    after the flag and outside the queue, in which it has no place, whose word then holds alone; or by the flag being
+    taken away.
     """
     present = sorted((row for row in annotations if row.deleted_at is None), key=_time)
     record = {head: tuple(names) for head, names in current.items()}
@@ -38,13 +50,19 @@ def settle(annotations: Iterable[Annotation], current: Labels) -> Settled:
     if flagged:
         people = [row for row in people if _time(row) > _time(flagged[-1]) and row.parent_prediction is None]
         if not people:
-            return Settled({}, record, frozenset(), flagged=True)
+            return Settled({}, record, flagged=True)
     decided: Labels = {}
-    for head in {head for row in people for head in row.labels}:
-        answers = [tuple(row.labels[head]) for row in people if head in row.labels]
-        votes = Counter(answers)
-        decided[head] = max(answers, key=lambda answer: (votes[answer], len(answers) - answers[::-1].index(answer)))
-    return Settled(record | decided, record, frozenset(decided))
+    weights: dict[str, float] = {}
+    for head in sorted({head for row in people for head in row.labels}):
+        votes: dict[tuple[str, ...], float] = {}  # the latest answer last
+        for row in people:
+            if head in row.labels:
+                answer = tuple(row.labels[head])
+                votes[answer] = votes.pop(answer, 0.0) + _vote(row)
+        most = max(round(vote, 6) for vote in votes.values())
+        decided[head] = next(answer for answer, vote in reversed(votes.items()) if round(vote, 6) == most)
+        weights[head] = round(votes[decided[head]] / sum(head in row.labels for row in people), 6)
+    return Settled(record | decided, record, weights)
 
 
 def by_task(annotations: Iterable[Annotation]) -> dict[int, list[Annotation]]:
@@ -53,6 +71,10 @@ def by_task(annotations: Iterable[Annotation]) -> dict[int, list[Annotation]]:
     for annotation in annotations:
         found.setdefault(annotation.task_id, []).append(annotation)
     return found
+
+
+def _vote(annotation: Annotation) -> float:
+    return 1.0 if annotation.confidence is None else LEAST + (1 - LEAST) * annotation.confidence
 
 
 def _time(annotation: Annotation) -> tuple[str, int]:

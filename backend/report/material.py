@@ -80,7 +80,7 @@ def read(store: Store, registry: Registry, project_id: int) -> Material:
     parts = (
         *(Annotation.id, Annotation.task_id, Annotation.completed_by, Annotation.created_at, Annotation.updated_at),
         *(Annotation.lead_time, Annotation.was_cancelled, Annotation.parent_prediction, Annotation.labels),
-        *(Annotation.flagged, Annotation.origin, Annotation.deleted_at),
+        *(Annotation.flagged, Annotation.confidence, Annotation.origin, Annotation.deleted_at),
     )
     with store.snapshot() as session:
         project = session.get_one(Project, project_id)

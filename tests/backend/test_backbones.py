@@ -38,6 +38,7 @@ def taken(config: str = LABELS) -> Snapshot:
         targets=targets,
         recorded=targets,
         adjudicated={head: np.zeros(COUNT, dtype=bool) for head in targets},
+        weights={head: np.ones(COUNT, dtype=np.float32) for head in targets},
         drawn=np.zeros(COUNT, dtype=bool),
         annotations=np.array([], dtype=np.int64),
         updated=np.array([], dtype=np.str_),

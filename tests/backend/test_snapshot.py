@@ -35,7 +35,7 @@ def test_it_is_read_back_as_it_was(world, tmp_path: Path) -> None:
     assert again.label_config == config(world) and again.fingerprint() == snapshot.fingerprint()
     for name in ("ids", "pixels", "folds", "groups", "annotations", "updated"):
         np.testing.assert_array_equal(getattr(again, name), getattr(snapshot, name))
-    for part in ("targets", "recorded", "adjudicated"):
+    for part in ("targets", "recorded", "adjudicated", "weights"):
         np.testing.assert_array_equal(getattr(again, part)["bom"], getattr(snapshot, part)["bom"])
     assert again.ids[again.adjudicated["bom"]].tolist() == [3]
 

@@ -1,6 +1,8 @@
+from fractions import Fraction
 from itertools import permutations
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,11 +39,24 @@ def test_the_majority_of_annotators_holds_and_of_equals_the_latest() -> None:
     assert settle([*words, said(4, {}, 3)], {}).labels == {"bom": ("m",)}
 
 
+def test_the_sure_outweigh_the_unsure_and_everybody_counts() -> None:
+    sure, unsure, never = (said(1, {"bom": ["b"]}, 1, confidence=1.0), said(2, {"bom": ["m"]}, 2, confidence=0.5), 0.0)
+    assert settle([unsure], {}).weights == {"bom": 0.6}
+    assert settle([sure, unsure], {}) == Settled({"bom": ("b",)}, {}, {"bom": 0.5})
+    assert settle([said(3, {"bom": ["m"]}, 3, confidence=never)], {}) == Settled({"bom": ("m",)}, {}, {"bom": 0.2})
+    # Two who doubt outweigh one who is sure; who was not asked counts as sure; the latest breaks a tie.
+    two = [sure, unsure, said(3, {"bom": ["m"]}, 3, confidence=0.5)]
+    assert settle(two, {}) == Settled({"bom": ("m",)}, {}, {"bom": 0.4})
+    assert settle([said(1, {"bom": ["b"]}, 1), unsure], {}).labels == {"bom": ("b",)}
+    five = [said(9, {"bom": ["b"]}, 9), *(said(at, {"bom": ["m"]}, at, confidence=0.0) for at in range(1, 6))]
+    assert settle(five, {}).labels == {"bom": ("b",)}
+
+
 def test_a_flag_holds_the_task_back_until_its_annotator_takes_it_away() -> None:
     flagged = said(2, {"bom": ["m"]}, 1, flagged=True)
     current = {"bom": ("b",)}
     queued = said(3, {"bom": ["b"]}, 2, parent_prediction=7)
-    assert settle([flagged, queued], current) == Settled({}, current, frozenset(), flagged=True)
+    assert settle([flagged, queued], current) == Settled({}, current, flagged=True)
     assert settle([flagged, said(3, {"bom": ["m"]}, 1)], current).labels == {"bom": ("m",)}
     gone = said(2, {"bom": ["m"]}, 1, flagged=True, deleted_at=1.0)
     assert settle([gone], current) == Settled(current, current)
@@ -52,7 +67,7 @@ def test_an_expert_decides_alone_what_was_flagged() -> None:
     before = [said(1, {"bom": ["b"]}, 1), said(2, {"bom": ["b"]}, 2), said(3, {"bom": ["b"]}, 3, flagged=True)]
     expert = said(4, {"bom": ["m"]}, 4)
     for order in permutations([*before, expert]):
-        assert settle(order, current) == Settled({"bom": ("m",)}, current, frozenset({"bom"}))
+        assert settle(order, current) == Settled({"bom": ("m",)}, current, {"bom": 1.0})
     # An answer from before the flag decides nothing, nor does one from the queue, and an expert may pass it on.
     assert settle([said(2, {"bom": ["m"]}, 4), before[2]], current).flagged
     assert settle([*before, said(4, {"bom": ["m"]}, 4, flagged=True)], current).flagged
@@ -74,16 +89,22 @@ ROWS = st.lists(
         st.sampled_from([False] * 5 + [True]),
         st.sampled_from([None, None, None, 1.0]),
         st.sampled_from([None, 7]),
+        st.sampled_from([None, None, 0.0, 0.25, 0.5, 1.0]),
     ),
     max_size=8,
 )
 
 
+def fifths(row: Annotation) -> Fraction:
+    """A vote in fifths of a sure one: 1 for an annotator who is not sure at all, 5 for one who is or was not asked."""
+    return Fraction(5) if row.confidence is None else 1 + 4 * Fraction(row.confidence)
+
+
 @given(rows=ROWS, current=LABELS, shuffled=st.randoms(use_true_random=False))
 def test_settle_is_what_it_says(rows: list[Any], current: dict[str, list[str]], shuffled: Any) -> None:
     annotations = [
-        said(at, labels, by, origin, flagged=flagged, deleted_at=gone, parent_prediction=parent)
-        for at, (labels, by, origin, flagged, gone, parent) in enumerate(rows)
+        said(at, labels, by, origin, flagged=flagged, deleted_at=gone, parent_prediction=parent, confidence=sure)
+        for at, (labels, by, origin, flagged, gone, parent, sure) in enumerate(rows)
     ]
     living = [row for row in annotations if row.deleted_at is None]
     record = {head: tuple(names) for head, names in current.items()}
@@ -97,16 +118,18 @@ def test_settle_is_what_it_says(rows: list[Any], current: dict[str, list[str]], 
     flags = [row.updated_at for row in words if row.flagged]
     if flags:
         words = [row for row in words if row.updated_at > max(flags) and row.parent_prediction is None]
-    expected = Settled({}, record, frozenset(), flagged=True)
+    expected = Settled({}, record, flagged=True)
     if words or not flags:
-        decided = {}
+        decided, weights = {}, {}
         for head in ("x", "y"):
-            answers = sorted((row.updated_at, tuple(row.labels[head])) for row in words if head in row.labels)
-            plain = [answer for _, answer in answers]
-            most = max(map(plain.count, plain), default=0)
-            for answer in plain:  # the last of the commonest stays
-                if plain.count(answer) == most:
+            answers = sorted(
+                (row.updated_at, tuple(row.labels[head]), fifths(row)) for row in words if head in row.labels
+            )
+            sums = {answer: sum(vote for _, one, vote in answers if one == answer) for _, answer, _ in answers}
+            for _, answer, _ in answers:  # the last of the heaviest stays
+                if sums[answer] == max(sums.values()):
                     decided[head] = answer
-        expected = Settled({**record, **decided}, record, frozenset(decided))
+                    weights[head] = pytest.approx(float(sums[answer] / 5 / len(answers)), abs=1e-6)
+        expected = Settled({**record, **decided}, record, weights)
     shuffled.shuffle(annotations)
     assert settle(annotations, {head: tuple(names) for head, names in current.items()}) == expected
