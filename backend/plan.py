@@ -93,6 +93,7 @@ class _Planner:
         with store.begin() as session:
             project = session.get_one(Project, project_id)
             self.schema: Schema = parse_label_config(project.label_config)
+            self.stopped = project.stopped is not None
             query = select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None))
             self.tasks = {task.id: task for task in session.scalars(query)}
             said = _said(session, project_id)
@@ -149,6 +150,7 @@ class _Planner:
                 slot.kind if probabilities else "abstain",
                 reason,
                 nearest.get(slot.task, ()),
+                self.stopped,
             )
             score = None if index is None else float(selection.score[index])
             similar = self._pictured(nearest.get(slot.task, ())) if suggested else None

@@ -103,12 +103,13 @@ def _renew(
             continue
         probabilities, reason = said(row.task_id, current[row.task_id])
         slot = cast(Slot, row.kind if probabilities else "abstain")
-        why, shown = present(schema, phrases, probabilities, current[row.task_id], slot, reason)
+        record = current[row.task_id]
+        why, shown = present(schema, phrases, probabilities, record, slot, reason, enough=project.stopped is not None)
         if shown == row.shown:
             continue
         if row.prediction_id is not None:
             try:
-                client.update_prediction(row.prediction_id, shown)
+                client.update_prediction(row.prediction_id, result=shown)
             except LabelStudioError as error:
                 if error.status != 404:  # deleted: what is in the store by then is sent again
                     raise

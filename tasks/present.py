@@ -26,9 +26,15 @@ def present(
     slot: Slot,
     reason: Reason,
     nearest: Sequence[Case] = (),
+    enough: bool = False,
 ) -> tuple[str, list[dict[str, Any]]]:
-    """The text and the prediction's results for one task; arguments as in `why.why`."""
+    """The text and the prediction's results for one task; arguments as in `why.why`.
+
+    enough: trainings have ended, which the text then says last.
+    """
     text = why(schema, probabilities, recorded, slot, reason, nearest, phrases)
+    if enough:
+        text = f"{text} {phrases.enough}"
     if slot in WITHOUT_SUGGESTION or not probabilities:
         return text, encode_why(schema, text)
     return text, encode_prediction(schema, probabilities, text)

@@ -48,6 +48,7 @@ class Phrases:
     similar_case: str
     similar_cases: str
     without_suggestion: str
+    enough: str
     named_label: str
     between_labels: str
     several: str
