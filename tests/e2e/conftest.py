@@ -8,9 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page
 from rich.console import Console
 
+from backend.settings import Settings
 from demo import run
+from demo.labelstudio import Account
 from demo.phantoms import write_phantoms
 from demo.run import Running
 
@@ -22,6 +25,29 @@ QUICK = {
     "SECOND_LOOK_FOLDS": "3",
     "SECOND_LOOK_POLL_SECONDS": "1",
 }
+TINY = {
+    "BACKBONE": "resnet10t",
+    "WEIGHTS": "scratch",
+    "IMAGE_SIZE": "32",
+    "FOLDS": "2",
+    "EPOCHS": "1",
+    "HEAD_SEEDS": "1",
+    "BATCH_SIZE": "4",
+    "HEAD_HOURS": "0",
+    "RETRAIN_AFTER": "1000",
+}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., tuple[Settings, dict[str, str]]]:
+    """Settings of a backend that trains in seconds and never unasked, and the same as a process's environment."""
+
+    def make(**own: str) -> tuple[Settings, dict[str, str]]:
+        chosen = TINY | own
+        environment = {f"SECOND_LOOK_{key}": value for key, value in chosen.items()}
+        return Settings(**{key.lower(): value for key, value in chosen.items()}), environment
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +61,32 @@ def until() -> Callable[..., None]:
             pause.wait(0.2)
 
     return wait
+
+
+@pytest.fixture(scope="module")
+def log_in(browser: Browser) -> Callable[[str, Account], Page]:
+    """Opens a Label Studio as that user sees it, on a screen of 1366 x 768."""
+
+    def open_page(url: str, account: Account) -> Page:
+        page = browser.new_page(viewport={"width": 1366, "height": 768})
+        page.set_default_timeout(60_000)
+        page.goto(f"{url}/user/login/")
+        page.fill("input[name=email]", account.email)
+        page.fill("input[name=password]", account.password)
+        page.click("button[type=submit]")
+        page.wait_for_url(lambda address: "login" not in address)
+        return page
+
+    return open_page
+
+
+@pytest.fixture(scope="session")
+def scrollable() -> Callable[[Page], int]:
+    """How many parts of a page do not fit and would have to be scrolled."""
+    script = """() => [...document.querySelectorAll('*')].filter(element =>
+        ['auto', 'scroll'].includes(getComputedStyle(element).overflowY)
+        && element.clientHeight > 0 && element.scrollHeight > element.clientHeight + 1).length"""
+    return lambda page: page.evaluate(script)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,18 +40,6 @@ CONFIG = """<View>
   </Choices>
 </View>"""
 SCHEMA = parse_label_config(CONFIG)
-TINY = {
-    "BACKBONE": "resnet10t",
-    "WEIGHTS": "scratch",
-    "IMAGE_SIZE": "32",
-    "FOLDS": "2",
-    "EPOCHS": "1",
-    "HEAD_SEEDS": "1",
-    "BATCH_SIZE": "4",
-    "HEAD_HOURS": "0",
-    "RETRAIN_AFTER": "1000",
-    "POLL_SECONDS": "60",
-}
 # Whatever else a cycle does: it is killed when these files have got their names, after these commits, while Label
 # Studio works on these changes, and when it has answered. (An import is not answered any more: it is found there.)
 STEPS = {
@@ -157,27 +145,32 @@ class Place:
 
 
 @pytest.fixture
-def places(label_studio: Any, tmp_path: Path) -> list[Place]:
+def places(label_studio: Any, tiny: Callable[..., tuple[Settings, dict[str, str]]], tmp_path: Path) -> list[Place]:
     """Two projects with the same 40 images."""
     images = label_studio.document_root / "kills"
     write_phantoms(images, 40, 5)
     read = datafolder.read(images, SCHEMA, labelstudio.config_fields(CONFIG))
-    return [_place(label_studio, read, tmp_path / name, name) for name in ("spared", "killed")]
+    return [_place(label_studio, tiny, read, tmp_path / name, name) for name in ("spared", "killed")]
 
 
-def _place(label_studio: Any, read: datafolder.DataFolder, folder: Path, name: str) -> Place:
+def _place(
+    label_studio: Any,
+    tiny: Callable[..., tuple[Settings, dict[str, str]]],
+    read: datafolder.DataFolder,
+    folder: Path,
+    name: str,
+) -> Place:
     project = labelstudio.create_project(label_studio.admin, f"kill -9: {name}", CONFIG)["id"]
     labelstudio.register_local_storage(label_studio.admin, project, read.folder)
     labelstudio.import_tasks(label_studio.admin, project, read.task_data(), CONFIG)
-    own = {
-        "LABEL_STUDIO_URL": label_studio.url,
-        "LABEL_STUDIO_TOKEN": label_studio.token,
-        "STATE_DIR": str(folder),
-    }
-    settings = Settings(**{key.lower(): value for key, value in (TINY | own).items()})
+    settings, environment = tiny(
+        LABEL_STUDIO_URL=label_studio.url,
+        LABEL_STUDIO_TOKEN=label_studio.token,
+        STATE_DIR=str(folder),
+        POLL_SECONDS="60",
+    )
     store = Store.open(settings.database)
     store.register_project(project, CONFIG)
-    environment = {f"SECOND_LOOK_{key}": value for key, value in (TINY | own).items()}
     return Place(label_studio, project, settings, store, environment)
 
 

@@ -1,4 +1,4 @@
-"""Live /predict on a real Label Studio: tasks opened outside the queue, and "Retrieve predictions" on a thousand."""
+"""Live /predict on a real Label Studio: tasks opened outside the queue, and "Retrieve predictions" on thousands."""
 
 import threading
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ CONFIG = """<View><Image name="image" value="$image"/>
 <Choices name="bom" toName="image" model_current="$bom"><Choice value="benign"/><Choice value="malignant"/></Choices>
 <TextArea name="why" toName="image" model_role="why" editable="false" maxSubmissions="1"/></View>"""
 IMAGES = 60
-MANY = 1000
+MANY = 2000
 
 
 @dataclass
@@ -137,7 +137,7 @@ def test_live_answers_never_disturb_the_published_order(place: Place, monkeypatc
     assert live["model_version"] == live_name(1) and controls(live) == {"bom", "why"}
     assert place.opened(new) == [live]  # it is not asked for again
 
-    # "Retrieve predictions" on a thousand tasks, which show only a few images: one call, one answer each.
+    # "Retrieve predictions" on two thousand tasks, which show only a few images: one call, one answer each.
     rows = [place.rows[number % 5] | {"file": f"many-{number}.png"} for number in range(MANY)]
     many = place.add(*rows)
     selected = {"selectedItems": {"all": False, "included": many}, "project": place.project}

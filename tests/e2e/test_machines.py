@@ -41,16 +41,7 @@ CONFIG = f"""<View>
 SHAPE = """<Choices name="shape" toName="image" required="true" model_weight="0.1" model_current="$shape">
     <Choice value="wider"/><Choice value="taller"/>
   </Choices>"""
-QUICK = {
-    "BACKBONE": "resnet10t",
-    "WEIGHTS": "scratch",
-    "IMAGE_SIZE": "32",
-    "FOLDS": "2",
-    "EPOCHS": "1",
-    "HEAD_SEEDS": "1",
-    "BATCH_SIZE": "4",
-    "HEAD_HOURS": "0",
-    "RETRAIN_AFTER": "1000",
+SHARED = {
     "POLL_SECONDS": "600",  # whatever is noticed is noticed because the web workers rang
     "WEB_WORKERS": "2",
     "PASSWORD": "a password of the backend",
@@ -136,7 +127,12 @@ def redis(folder: Path, port: int) -> Service:
 
 
 @pytest.fixture
-def machines(label_studio: Any, postgresql: Callable[[], str], tmp_path: Path) -> Iterator[Machines]:
+def machines(
+    label_studio: Any,
+    postgresql: Callable[[], str],
+    tiny: Callable[..., tuple[Settings, dict[str, str]]],
+    tmp_path: Path,
+) -> Iterator[Machines]:
     """Both projects are connected; Redis, the web workers and the machines `north` and `south` run."""
     projects = []
     for images, seed, more in ((40, 5, ""), (44, 7, SHAPE)):
@@ -160,8 +156,7 @@ def machines(label_studio: Any, postgresql: Callable[[], str], tmp_path: Path) -
             "REDIS_URL": f"redis://127.0.0.1:{port}/0",
             "PORT": str(free_port()),
         }
-        settings = Settings(**{key.lower(): value for key, value in (QUICK | own).items()})
-        environment = {f"SECOND_LOOK_{key}": value for key, value in (QUICK | own).items()}
+        settings, environment = tiny(**SHARED, **own)
         environment["OMP_NUM_THREADS"] = "1"
         program = str(Path(sys.executable).parent / "second-look")
         stack.start(Service("web", [program, "serve"], environment, lambda: healthy(settings)))
