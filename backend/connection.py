@@ -13,9 +13,10 @@ import structlog
 from sqlalchemy import Select, func, select, update
 
 from backend.settings import Settings
-from tasks import identity, ledger, project, queue, reopen
+from tasks import expert, identity, ledger, project, queue, reopen
 from tasks.client import Client, LabelStudioError
 from tasks.project import DEFAULT_SAMPLING, SAMPLING, Change, Connection
+from tasks.referred import with_expert
 from tasks.schema import parse_label_config
 from tasks.store import Store
 from tasks.tables import Entry, Job, Project, Task, Version
@@ -81,8 +82,13 @@ def take_down(store: Store, client: Client, settings: Settings, project_id: int,
     with store.begin() as session:
         numbers = session.scalars(select(Version.number).where(Version.project_id == project_id)).all()
         samplings = [body["sampling"] for body in session.scalars(_connected(project_id))]
+        waiting = len(session.scalars(with_expert(project_id)).all())
         held = session.scalar(
-            select(func.count()).where(Task.project_id == project_id, Task.overlap_before.is_not(None))
+            select(func.count()).where(
+                Task.project_id == project_id,
+                Task.overlap_before.is_not(None),
+                Task.id.not_in(with_expert(project_id)),
+            )
         )
     plan: list[Change] = []
     if _exists(client, project_id, known):
@@ -90,6 +96,9 @@ def take_down(store: Store, client: Client, settings: Settings, project_id: int,
         versions = [queue.queue_name(number) for number in numbers]
         wanted = recorded(store, settings, project_id)
         plan = project.disconnection_changes(client, project_id, wanted, sampling, versions)
+        if waiting or (known is not None and known.expert_view is not None):
+            what = f"expert: {waiting} tasks that were flagged are closed, and the tab is removed"
+            plan.append(Change(what, partial(expert.withdraw, store, client, project_id)))
         if held:
             close = partial(reopen.close_all, store, client, project_id)
             plan.append(Change(f"tasks: {held} that were held open for review are closed", close))

@@ -271,9 +271,13 @@ class Client:
         answer = self._call("POST", f"/api/projects/{project_id}/import/predictions", json=body)
         return int(answer["created"])
 
-    def update_prediction(self, prediction_id: int, result: list[dict[str, Any]]) -> None:
-        """Change what a prediction shows, some nine a second. Its score stays."""
-        self._call("PATCH", f"/api/predictions/{prediction_id}/", json={"result": result})
+    def update_prediction(self, prediction_id: int, **fields: Any) -> None:
+        """Change fields of a prediction (`result`, `model_version`), some nine a second; the others stay."""
+        self._call("PATCH", f"/api/predictions/{prediction_id}/", json=fields)
+
+    def delete_prediction(self, prediction_id: int) -> None:
+        """Delete one prediction. A submit that names it then fails."""
+        self._call("DELETE", f"/api/predictions/{prediction_id}/")
 
     def delete_version(self, project_id: int, model_version: str) -> None:
         """Delete every prediction of that version. A submit that names one of them then fails."""
@@ -283,6 +287,21 @@ class Client:
         """How many predictions each version has."""
         answer: dict[str, int] = self._read(f"/api/projects/{project_id}/model-versions/")
         return answer
+
+    # Data Manager tabs
+
+    def tabs(self, project_id: int) -> list[dict[str, Any]]:
+        """The project's Data Manager tabs, from left to right: all users share them."""
+        answer: list[dict[str, Any]] = self._read("/api/dm/views/", {"project": project_id})
+        return answer
+
+    def add_tab(self, project_id: int, data: Mapping[str, Any]) -> int:
+        """Add a tab and return its number. A filter that the screen does not know breaks the page for everybody."""
+        return int(self._call("POST", "/api/dm/views/", json={"project": project_id, "data": dict(data)})["id"])
+
+    def delete_tab(self, tab_id: int) -> None:
+        """Remove a tab; its tasks stay."""
+        self._call("DELETE", f"/api/dm/views/{tab_id}/")
 
     # connections
 

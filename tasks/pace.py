@@ -7,6 +7,7 @@ from sqlalchemy import and_, func, or_, select
 
 from tasks.client import Client
 from tasks.queue import answered_by, open_head
+from tasks.referred import with_expert
 from tasks.reopen import to_review
 from tasks.store import Store
 from tasks.tables import Annotation, Project, Published, Task
@@ -94,6 +95,7 @@ def waiting_for_others(store: Store, project_id: int) -> list[str]:
                 Task.deleted_at.is_(None),
                 Task.pixels.is_not(None),
                 or_(Task.is_labeled.is_(False), and_(*to_review(project_id))),
+                Task.id.not_in(with_expert(project_id)),
             )
         )
     if not left:
@@ -115,6 +117,7 @@ def _unpublished(store: Store, project_id: int, person: int | None) -> bool:
                 Task.project_id == project_id,
                 Task.deleted_at.is_(None),
                 or_(Task.is_labeled.is_(False), and_(*to_review(project_id))),
+                Task.id.not_in(with_expert(project_id)),
                 or_(Task.pixels.is_not(None), imported),
                 Task.id.not_in(
                     select(Published.task_id)

@@ -20,6 +20,7 @@ from tasks.client import Client, LabelStudioError
 from tasks.codec import decode_result
 from tasks.project import SAMPLING
 from tasks.ranking.interleave import Kind, queue_key
+from tasks.referred import with_expert
 from tasks.reopen import to_review
 from tasks.schema import Schema, parse_label_config
 from tasks.store import Store, lock_project
@@ -111,6 +112,7 @@ def waiting(store: Store, project_id: int, version: int) -> int:
                 Published.version == version,
                 Task.deleted_at.is_(None),
                 or_(Task.is_labeled.is_(False), and_(*to_review(project_id))),
+                Task.id.not_in(with_expert(project_id)),
             )
         )
         return session.scalar(query) or 0
@@ -176,11 +178,17 @@ def _fitting(session: Session, schema: Schema, rows: Sequence[Published]) -> lis
 
 
 def _living(session: Session, project_id: int, version: int, *conditions: ColumnElement[bool]) -> Sequence[Published]:
-    """A version's order, without tasks that were deleted."""
+    """A version's order, without tasks that were deleted or are with the expert."""
     query = (
         select(Published)
         .join(Task, (Task.project_id == Published.project_id) & (Task.id == Published.task_id))
-        .where(Published.project_id == project_id, Published.version == version, Task.deleted_at.is_(None), *conditions)
+        .where(
+            Published.project_id == project_id,
+            Published.version == version,
+            Task.deleted_at.is_(None),
+            Task.id.not_in(with_expert(project_id)),
+            *conditions,
+        )
         .order_by(Published.rank)
     )
     return session.scalars(query).all()
@@ -252,8 +260,13 @@ def guard(store: Store, client: Client, project_id: int) -> list[str]:
         if version is None:
             return []
         pushed = _pushed(session, project_id, version)
-        held = select(func.count()).where(Task.project_id == project_id, Task.overlap_before.is_not(None))
-        reopened = session.scalar(held)
+        reopened = session.scalar(
+            select(func.count()).where(
+                Task.project_id == project_id,
+                Task.overlap_before.is_not(None),
+                Task.id.not_in(with_expert(project_id)),
+            )
+        )
     repaired, name = [], queue_name(version)
     if client.model_versions(project_id).get(name, 0) < pushed:
         _record_ids(store, client, project_id, version, again=True)
@@ -289,6 +302,7 @@ def open_head(store: Store, project_id: int, *, skipped: bool = True, person: in
                 Published.version == Project.published,
                 Task.deleted_at.is_(None),
                 Task.is_labeled.is_(False),
+                Task.id.not_in(with_expert(project_id)),
             )
             .order_by(Published.rank)
         )

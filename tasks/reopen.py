@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from tasks import ledger
 from tasks.client import PAGE, Client
+from tasks.referred import with_expert
 from tasks.store import Store
 from tasks.tables import Annotation, Job, Project, Published, Task
 
@@ -69,7 +70,7 @@ def reopen(
     if not wanted:
         return 0
     mode, opened, done = client.project(project_id)["skip_queue"], 0, 0
-    for page in _pages(client, project_id, wanted):
+    for page in pages(client, project_id, wanted):
         with store.begin() as session:
             page = _hold(session, project_id, version, page, mode)
         for remote in page:
@@ -104,7 +105,7 @@ def close_all(store: Store, client: Client, project_id: int) -> int:
 
 def to_close(store: Store, project_id: int) -> dict[int, int]:
     """What is held open and was reviewed, or is in no order that is published or about to be; with the overlap to
-    give back.
+    give back. What is with the expert stays.
     """
     publishing = select(Job.version).where(
         Job.project_id == project_id, Job.state.in_(["queued", "running"]), Job.version.is_not(None)
@@ -116,7 +117,7 @@ def to_close(store: Store, project_id: int) -> dict[int, int]:
     )
     left = or_(Task.id.not_in(kept), Task.id.in_(reviewed(project_id)), Task.annotations == 0)
     with store.begin() as session:
-        return _held(session, project_id, left)
+        return _held(session, project_id, left, Task.id.not_in(with_expert(project_id)))
 
 
 def _held(session: Session, project_id: int, *conditions: ColumnElement[bool]) -> dict[int, int]:
@@ -132,11 +133,11 @@ def _close(store: Store, client: Client, project_id: int, before: dict[int, int]
     if not before:
         return 0
     mode, closed = client.project(project_id)["skip_queue"], 0
-    for page in _pages(client, project_id, list(before)):
+    for page in pages(client, project_id, list(before)):
         for remote in page:
             # Less than what we hold it open by: somebody changed the project's overlap, and with it all tasks'.
             overlap = min(remote["overlap"], before[remote["id"]])
-            wanted = {"overlap": overlap, "is_labeled": _is_done(remote, overlap, mode)}
+            wanted = {"overlap": overlap, "is_labeled": is_done(remote, overlap, mode)}
             if any(remote[field] != value for field, value in wanted.items()):
                 client.update_task(remote["id"], **wanted)
             with store.begin() as session:
@@ -148,7 +149,7 @@ def _close(store: Store, client: Client, project_id: int, before: dict[int, int]
     return closed
 
 
-def _pages(client: Client, project_id: int, tasks: Sequence[int]) -> Iterator[list[Remote]]:
+def pages(client: Client, project_id: int, tasks: Sequence[int]) -> Iterator[list[Remote]]:
     """Those of the tasks that Label Studio still has, in their order."""
     for start in range(0, len(tasks), PAGE):
         chosen = tasks[start : start + PAGE]
@@ -164,7 +165,7 @@ def _hold(session: Session, project_id: int, version: int, page: list[Remote], m
         if task.overlap_before is None:
             if not remote["is_labeled"]:
                 continue  # somebody else opened it, and the next reconcile will see that
-            task.overlap_before = _given_back(remote, mode)
+            task.overlap_before = given_back(int(remote["overlap"]), remote, mode)
             new.append(task.id)
         ours.append(remote)
     if new:
@@ -172,12 +173,12 @@ def _hold(session: Session, project_id: int, version: int, page: list[Remote], m
     return ours
 
 
-def _given_back(remote: Remote, mode: str) -> int:
-    """The overlap under which the task was labelled, also where its flag was set by hand."""
-    return max(1, min(int(remote["overlap"]), len(_annotators(remote, mode))))
+def given_back(overlap: int, remote: Remote, mode: str) -> int:
+    """The overlap under which a task is labelled, also where its flag was set by hand."""
+    return max(1, min(overlap, len(_annotators(remote, mode))))
 
 
-def _is_done(remote: Remote, overlap: int, mode: str) -> bool:
+def is_done(remote: Remote, overlap: int, mode: str) -> bool:
     """Label Studio's own rule for `is_labeled`: so many different people annotated it."""
     return len(_annotators(remote, mode)) >= overlap
 

@@ -19,7 +19,7 @@ class LabelStudio:
         self.changed: dict[int, list[dict[str, Any]]] = {}
         self.status = status
 
-    def update_prediction(self, prediction_id: int, result: list[dict[str, Any]]) -> None:
+    def update_prediction(self, prediction_id: int, *, result: list[dict[str, Any]]) -> None:
         if self.status is not None:
             raise LabelStudioError("refused", self.status)
         self.changed[prediction_id] = result
@@ -102,7 +102,7 @@ def test_the_new_image_is_answered_in_its_old_place(world, head: dict[str, int],
     members = {"bom": np.tile(np.array([1 - malignant, malignant], dtype=np.float32), (1, 4, 1))}
     recorded = {"bom": np.tile(np.array([1, 0], dtype=np.float32), (4, 1))}
     pixels = np.array(["another"] * 4)
-    said = score(tasks, pixels, parse_label_config(config).heads, [(np.arange(4), members)], recorded, "entropy", 0.2)
+    said = score(tasks, pixels, parse_label_config(config).heads, [(np.arange(4), members)], recorded, "entropy")
     client = LabelStudio()
     assert renewal.show_anew(world.store, client, world.settings, 1, said) == 2
     assert client.changed.keys() == {1000 + head["ranked"], 1000 + head["control"]}

@@ -12,11 +12,13 @@ from sqlalchemy import select
 
 from demo import labelstudio
 from demo.labelstudio import call
-from tasks import sync
+from demo.oracle import Annotator
+from tasks import queue, reopen, sync
 from tasks.client import Client
+from tasks.queue import Planned
 from tasks.schema import Schema, parse_label_config
 from tasks.store import Store
-from tasks.tables import Annotation, Entry, Project, Task
+from tasks.tables import Annotation, Entry, Project, Task, Version
 from tasks.takeover import Changes
 
 CONFIG = """<View>
@@ -98,6 +100,39 @@ class Scene:
 
     def _post(self, user: int | None, path: str, body: dict[str, Any], **query: Any) -> Any:
         return call(self._session(user), "POST", path, params={"project": self.project, **query}, json=body)
+
+    def people(self) -> tuple[Annotator, Annotator]:
+        """The admin and the annotator at the labelling screen."""
+        first, second = (
+            Annotator(self.users[user], self.project, self.schema, str(user)) for user in (self.admin, self.annotator)
+        )
+        return first, second
+
+    def there(self) -> dict[int, tuple[int, bool]]:
+        """Overlap and is_labeled of each task in Label Studio."""
+        pages = self.client.tasks_by_id(self.project, self.ids())
+        return {row["id"]: (row["overlap"], row["is_labeled"]) for page in pages for row in page}
+
+    # what we publish
+
+    def push(self, version: int, tasks: Sequence[int]) -> None:
+        with self.store.begin() as session:
+            session.merge(
+                Version(
+                    project_id=self.project, number=version, created_at=0, seconds=1, schema="", labels=0, metrics={}
+                )
+            )
+        shown = self.choices(bom="malignant") + self.why("Because.")
+        planned = [Planned(task, "ranked", 0.5, "", shown) for task in tasks]
+        queue.enter(self.store, self.project, version, planned)
+        queue.push(self.store, self.client, self.project, version)
+
+    def publish(self, version: int, tasks: Sequence[int]) -> int:
+        """As a cycle does; returns how many were opened."""
+        self.push(version, tasks)
+        opened = reopen.reopen(self.store, self.client, self.project, version)
+        queue.flip(self.store, self.client, self.project, version)
+        return opened
 
     # what the store makes of it
 

@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 
 from demo.labelstudio import call
-from demo.oracle import Annotator
 from tasks import pace, queue, reopen
 from tasks.client import Client
-from tasks.queue import Planned
-from tasks.tables import Job, Version
+from tasks.tables import Job
 
 Make = Callable[..., Any]
 
@@ -29,39 +27,12 @@ def annotated(s: Any, by: Sequence[int | None]) -> list[int]:
     return [task for task in s.ids() if task not in before]
 
 
-def push(s: Any, version: int, tasks: Sequence[int]) -> None:
-    with s.store.begin() as session:
-        session.merge(
-            Version(project_id=s.project, number=version, created_at=0, seconds=1, schema="", labels=0, metrics={})
-        )
-    planned = [Planned(task, "ranked", 0.5, "", s.choices(bom="malignant") + s.why("Because.")) for task in tasks]
-    queue.enter(s.store, s.project, version, planned)
-    queue.push(s.store, s.client, s.project, version)
-
-
-def publish(s: Any, version: int, tasks: Sequence[int]) -> int:
-    """As a cycle does; returns how many were opened."""
-    push(s, version, tasks)
-    opened = reopen.reopen(s.store, s.client, s.project, version)
-    queue.flip(s.store, s.client, s.project, version)
-    return opened
-
-
 def look(s: Any) -> int:
     """As the worker does, whenever something has changed; returns how many were closed."""
     s.reconcile()
     if (version := s.store.project(s.project).published) is not None:
         reopen.reopen(s.store, s.client, s.project, version)
     return reopen.close(s.store, s.client, s.project)
-
-
-def there(s: Any) -> dict[int, tuple[int, bool]]:
-    """Overlap and is_labeled of each task in Label Studio."""
-    return {
-        row["id"]: (row["overlap"], row["is_labeled"])
-        for page in s.client.tasks_by_id(s.project, s.ids())
-        for row in page
-    }
 
 
 def held(s: Any) -> list[int]:
@@ -74,30 +45,24 @@ def annotations(s: Any) -> dict[int, dict[str, Any]]:
     return {row["id"]: row | {"created_ago": ""} for row in rows}
 
 
-def people(s: Any) -> tuple[Annotator, Annotator]:
-    """The admin and the annotator."""
-    first, second = (Annotator(s.users[user], s.project, s.schema, str(user)) for user in (s.admin, s.annotator))
-    return first, second
-
-
 def test_reopened_tasks_are_served_in_their_place_and_closed_by_their_review(scene: Make) -> None:
     s = scene(0)
     one, two, three, four, five, six = annotated(s, [s.admin, s.admin, s.admin, s.annotator, None, None])
     before = annotations(s)
     s.reconcile()
-    untouched = there(s)
+    untouched = s.there()
     order = [three, five, four, one]  # two stays labelled, six waits behind the head
-    assert publish(s, 1, order) == 3
+    assert s.publish(1, order) == 3
     assert queue.open_head(s.store, s.project) == order
     assert held(s) == [one, three, four]
-    assert {task: there(s)[task][1] for task in s.ids()} == {
+    assert {task: s.there()[task][1] for task in s.ids()} == {
         one: False, two: True, three: False, four: False, five: False, six: False
     }  # fmt: skip
     assert not s.reconcile().full  # our own changes are no news
     s.assert_equal()
 
     # Each is served what the other annotated, in the one order.
-    admin, annotator = people(s)
+    admin, annotator = s.people()
     served = []
     for person in (annotator, admin, annotator):
         task = person.next_task()
@@ -111,7 +76,7 @@ def test_reopened_tasks_are_served_in_their_place_and_closed_by_their_review(sce
     admin.submit(task, {"bom": ("benign",)}, 3.0)
     assert look(s) == 1
     assert held(s) == []
-    assert there(s) == untouched | {five: (1, True)}
+    assert s.there() == untouched | {five: (1, True)}
     assert {number: row for number, row in annotations(s).items() if number in before} == before
     assert not s.reconcile().full
     s.assert_equal()
@@ -141,26 +106,26 @@ def test_a_kill_leaves_nothing_open_for_good(scene: Make, label_studio: Any, arr
     s = scene(0)
     ids = annotated(s, [s.admin] * 4)
     s.reconcile()
-    closed = there(s)
-    push(s, 1, ids[:3])
+    closed = s.there()
+    s.push(1, ids[:3])
     with pytest.raises(KeyboardInterrupt):
         reopen.reopen(s.store, Dying(label_studio.url, label_studio.token, arrives), s.project, 1)
     assert held(s) == ids[:3]
-    assert [labelled for _, labelled in there(s).values()] == [False, not arrives, True, True]
+    assert [labelled for _, labelled in s.there().values()] == [False, not arrives, True, True]
     # Whoever comes next goes on with the version, or gives it up: nothing publishes it.
     assert reopen.reopen(s.store, s.client, s.project, 1) == (1 if arrives else 2)
     queue.flip(s.store, s.client, s.project, 1)
     assert queue.open_head(s.store, s.project) == ids[:3]
     assert reopen.close(s.store, s.client, s.project) == 0
 
-    assert publish(s, 2, ids[3:]) == 1
+    assert s.publish(2, ids[3:]) == 1
     with pytest.raises(KeyboardInterrupt):
         reopen.close(s.store, Dying(label_studio.url, label_studio.token, arrives), s.project)
     assert reopen.close(s.store, s.client, s.project) == 2
     assert held(s) == ids[3:]
-    assert there(s) == closed | {ids[3]: (1, False)}
+    assert s.there() == closed | {ids[3]: (1, False)}
     assert reopen.close_all(s.store, s.client, s.project) == 1
-    assert there(s) == closed
+    assert s.there() == closed
     assert not s.reconcile().full
     s.assert_equal()
     assert reopen.close_all(s.store, s.client, s.project) == 0
@@ -170,10 +135,10 @@ def test_what_is_about_to_be_published_stays_open_and_what_never_will_be_does_no
     s = scene(0)
     ids = annotated(s, [s.admin] * 2)
     s.reconcile()
-    publish(s, 1, ids[:1])
+    s.publish(1, ids[:1])
     with s.store.begin() as session:
         session.add(job := Job(project_id=s.project, kind="cycle", state="running", version=2, created_at=0.0))
-    push(s, 2, ids[1:])
+    s.push(2, ids[1:])
     reopen.reopen(s.store, s.client, s.project, 2)
     assert look(s) == 0
     assert held(s) == ids
@@ -187,15 +152,15 @@ def test_a_submit_on_a_task_that_left_the_order_arrives_and_counts(scene: Make) 
     s = scene(0)
     one, two = annotated(s, [s.admin] * 2)
     s.reconcile()
-    publish(s, 1, [one])
-    _, annotator = people(s)
+    s.publish(1, [one])
+    _, annotator = s.people()
     screen = annotator.next_task()
-    assert publish(s, 2, [two]) == 1
+    assert s.publish(2, [two]) == 1
     assert look(s) == 1
-    assert there(s)[one] == (1, True)
+    assert s.there()[one] == (1, True)
     answer = annotator.submit(screen, {"bom": ("malignant",)}, 3.0)
     assert look(s) == 0
-    assert there(s)[one] == (1, True)
+    assert s.there()[one] == (1, True)
     assert s.annotation(answer).origin == "person"
     assert s.ledger()[-1].body["shown"]["version"] == 1
     assert annotator.next_task()["id"] == two
@@ -207,27 +172,27 @@ def test_what_is_no_review_leaves_the_task_open(scene: Make) -> None:
     s.submit(two, s.choices(bom="malignant"))  # by hand, and twice by the same user, before we came
     s.reconcile()
     assert {row.origin for row in (s.annotation(number) for number in annotations(s))} == {"imported", "earlier"}
-    publish(s, 1, [one, two, three])
-    assert there(s) == {one: (1, False), two: (2, False), three: (1, False)}
+    s.publish(1, [one, two, three])
+    assert s.there() == {one: (1, False), two: (2, False), three: (1, False)}
 
     s.skip(one, s.annotator)  # an import takes no place of the overlap: Label Studio takes the skip for the last word
     s.act("predictions_to_annotations", [two], s.admin)
-    assert {task for task, (_, labelled) in there(s).items() if labelled} == {one}
+    assert {task for task, (_, labelled) in s.there().items() if labelled} == {one}
     look(s)
     # Its annotations took every place of the second: open, and served to nobody.
-    assert there(s) == {one: (1, False), two: (3, False), three: (1, False)}
+    assert s.there() == {one: (1, False), two: (3, False), three: (1, False)}
     assert held(s) == [one, two, three]
     assert reopen.reopen(s.store, s.client, s.project, 1) == 0
 
     # Label Studio counts people, not annotations, and would leave the task open after its review.
-    admin, annotator = people(s)
+    admin, annotator = s.people()
     assert admin.next_task() is None
     screen = annotator.next_task()
     assert screen["id"] == two
     annotator.submit(screen, {"bom": ("benign",)}, 3.0)
-    assert not there(s)[two][1]
+    assert not s.there()[two][1]
     assert look(s) == 1
-    assert there(s)[two] == (1, True)
+    assert s.there()[two] == (1, True)
     assert annotator.next_task()["id"] == three
 
 
@@ -235,7 +200,7 @@ def test_somebody_closes_deletes_or_empties_what_we_hold_open(scene: Make) -> No
     s = scene(0)
     one, two, three, four = annotated(s, [s.admin] * 4)
     s.reconcile()
-    publish(s, 1, [one, two, three, four])
+    s.publish(1, [one, two, three, four])
     s.patch(one, is_labeled=True)
     s.act("delete_tasks", [two])
     s.act("delete_tasks_annotations", [three])
@@ -244,15 +209,15 @@ def test_somebody_closes_deletes_or_empties_what_we_hold_open(scene: Make) -> No
     (said,) = queue.guard(s.store, s.client, s.project)
     assert "wants 2 annotations a task (maximum_annotations)" in said and "the 2 reopened tasks" in said
     # What leaves our hands gets back the overlap that it had.
-    assert there(s) == {one: (2, False), three: (1, False), four: (2, False)}
+    assert s.there() == {one: (2, False), three: (1, False), four: (2, False)}
     assert held(s) == [one, four]
     assert queue.open_head(s.store, s.project) == [one, three, four]
     s.client.update_project(s.project, maximum_annotations=1)
     assert look(s) == 0
     assert queue.guard(s.store, s.client, s.project) == []
-    assert there(s) == {one: (1, False), three: (1, False), four: (1, False)}
+    assert s.there() == {one: (1, False), three: (1, False), four: (1, False)}
     assert reopen.close_all(s.store, s.client, s.project) == 2
-    assert there(s) == {one: (1, True), three: (1, False), four: (1, True)}
+    assert s.there() == {one: (1, True), three: (1, False), four: (1, True)}
 
 
 def test_the_head_is_filled_for_each_annotator_with_what_the_others_annotated(scene: Make) -> None:
@@ -262,7 +227,7 @@ def test_the_head_is_filled_for_each_annotator_with_what_the_others_annotated(sc
     with s.store.begin() as session:
         for number in ids:
             session.merge(s.task(number)).pixels = "digest"
-    publish(s, 1, ids[:9])
+    s.publish(1, ids[:9])
     assert pace.short_of_tasks(s.store, s.client, s.project) == []  # nobody is known to work here
     s.skip(ids[8], s.annotator)
     look(s)
@@ -274,7 +239,7 @@ def test_the_head_is_filled_for_each_annotator_with_what_the_others_annotated(sc
     assert queue.open_head(s.store, s.project, person=s.admin) == []
     assert pace.short_of_tasks(s.store, s.client, s.project) == [s.admin]
     assert pace.wants_refill(s.store, s.client, s.project)
-    publish(s, 1, ids[9:])
+    s.publish(1, ids[9:])
     assert pace.short_of_tasks(s.store, s.client, s.project) == []
     assert queue.open_head(s.store, s.project, person=s.admin) == ids[9:17]
     # Nothing is left that could be published for either.
@@ -289,11 +254,11 @@ def test_an_older_annotation_stays_on_record_until_somebody_edits_it(scene: Make
     (task,) = s.ids()
     annotation = s.submit(task, s.choices(bom="malignant"))
     s.reconcile()
-    publish(s, 1, [task])
+    s.publish(1, [task])
     s.reconcile(full=True)
     assert (s.annotation(annotation).origin, s.annotation(annotation).trained_in) == ("earlier", None)
     assert look(s) == 0
     s.edit(annotation, s.choices(bom="malignant"), s.annotator)
     assert look(s) == 1
     assert s.annotation(annotation).origin == "person"
-    assert there(s)[task] == (1, True)
+    assert s.there()[task] == (1, True)
