@@ -1,29 +1,11 @@
 """The labelling screen as an annotator sees it, in a real browser at 1366 x 768."""
 
-import pytest
-from playwright.sync_api import Browser, Page, Response
+from playwright.sync_api import Page, Response
 from sqlalchemy import select
 
 from demo.run import Running
 from tasks.codec import decode_result
 from tasks.tables import Annotation, Published
-
-SCROLLS = """() => [...document.querySelectorAll('*')].filter(element =>
-    ['auto', 'scroll'].includes(getComputedStyle(element).overflowY)
-    && element.clientHeight > 0 && element.scrollHeight > element.clientHeight + 1).length"""
-
-
-@pytest.fixture(scope="module")
-def page(loop: Running, browser: Browser) -> Page:
-    """Logged in as the admin."""
-    page = browser.new_page(viewport={"width": 1366, "height": 768})
-    page.set_default_timeout(60_000)
-    page.goto(f"{loop.url}/user/login/")
-    page.fill("input[name=email]", loop.credentials.admin.email)
-    page.fill("input[name=password]", loop.credentials.admin.password)
-    page.click("button[type=submit]")
-    page.wait_for_url(lambda url: "login" not in url)
-    return page
 
 
 def is_next_task(response: Response) -> bool:
@@ -39,7 +21,8 @@ def expected_ticks(loop: Running, row: Published) -> set[str]:
     return {name for names in labels.values() for name in names}
 
 
-def test_an_annotator_works_down_the_queue(loop: Running, page: Page, until) -> None:  # type: ignore[no-untyped-def]
+def test_an_annotator_works_down_the_queue(loop: Running, log_in, scrollable, until) -> None:  # type: ignore[no-untyped-def]
+    page = log_in(loop.url, loop.credentials.admin)
     with loop.store.begin() as session:
         order = session.scalars(select(Published).where(Published.version == 1).order_by(Published.rank)).all()
     page.goto(f"{loop.url}/projects/{loop.project}/data")
@@ -55,7 +38,7 @@ def test_an_annotator_works_down_the_queue(loop: Running, page: Page, until) -> 
         kinds.add(row.kind)
 
         # Everything there is to answer is visible at once.
-        assert page.evaluate(SCROLLS) == 0
+        assert scrollable(page) == 0
         submit = page.get_by_test_id("bottombar-submit-button")
         floor = submit.bounding_box()["y"]  # type: ignore[index]
         groups = page.locator(".lsf-choices").all()

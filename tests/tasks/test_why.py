@@ -47,7 +47,7 @@ def test_heads_that_differ_come_first_the_heaviest_of_them_leading():
     both = text({"bom": ("benign",), "margin": ("irregular",), "foci": ()})
     assert both == (
         "Recorded: benign (model 6 %), foci “nothing ticked” (model 10 %). "
-        "Model: malignant 94 %, foci “rim + punctate” 80 %. Also: margin “irregular”, model “smooth” 80 %. "
+        "Model: malignant 94 %, foci “rim + punctate” 80 %. Also: margin irregular → smooth 80 %. "
         "Why now: they disagree."
     )
 
