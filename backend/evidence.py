@@ -41,8 +41,11 @@ class Review:
 def of_project(store: Store, registry: Registry, project_id: int) -> dict[str, Any] | None:
     """The evidence as plain values, and in a line; None before any model, or for a project that is not known.
 
-    line: "300 reviewed, 21 wrong labels found; at random it would have been 4 to 9". Shares and counts come with the
-    low and high of their interval at 95 %.
+    line: "300 reviewed, 21 wrong labels found; at random it would have been 4 to 9", of tasks that came through the
+    queue; then those that people answered outside it, as in a review file. Shares and counts come with the low and high
+    of their interval at 95 %. error_rate_left: of the labels on record, those that are wrong and not corrected:
+    estimated from all reviews; and by the control arm alone, which was drawn while more were wrong, and so says rather
+    too much.
     """
     project = store.project(project_id)
     if project is None or project.version is None:
@@ -65,17 +68,32 @@ def of_project(store: Store, registry: Registry, project_id: int) -> dict[str, A
     line = f"{len(reviews)} reviewed, {found} wrong labels found"
     if chance is not None:
         line += f"; at random it would have been {chance[0]} to {chance[1]}"
+    through = {review.task for review in reviews}
+    outside = [
+        set(said[head.name]) != set(holds[head.name])
+        for task, (said, holds, by_person) in settled.items()
+        if by_person and head.name in said and task not in through
+    ]
+    if outside:
+        line += f"; outside the queue {len(outside)} more, {sum(outside)} wrong labels found"
+    labels = sum(head.name in said for said, _, _ in settled.values())
     return {
         "control": head.name,
         "line": line,
         "reviewed": len(reviews),
         "wrong_found": found,
         "at_random": None if chance is None else list(chance),
+        "outside_the_queue": {"reviewed": len(outside), "wrong": sum(outside)},
         "drawn_at_random": asdict(random) | {"share_wrong": list(control.rate(random))},
         "labels_saved": {"saved": _finite(saved.saved), "low": _finite(saved.low), "high": _finite(saved.high)}
         | {"shown": saved.shown},
         "automation_bias": list(bias),
         "wrong_labels": None if left is None else asdict(left),
+        "error_rate_left": {
+            "labels": labels,
+            "estimated": None if left is None else [count / labels for count in left.left],
+            "by_control": _left(control.rate(random), labels - len(recorded) - len(outside), labels),
+        },
     }
 
 
@@ -158,6 +176,13 @@ def _wrong_left(
         [by and set(said.get(head.name, ())) != set(holds.get(head.name, ())) for said, holds, by in there], dtype=bool
     )
     return wrong_labels.estimate(doubt[known], reviewed[known], wrong[known])
+
+
+def _left(rate: control.Share, unreviewed: int, labels: int) -> list[float] | None:
+    """The control arm's rate of wrong labels among those that nobody has reviewed, as a share of all."""
+    if rate.share is None or rate.low is None or rate.high is None or not labels:
+        return None
+    return [share * unreviewed / labels for share in (rate.share, rate.low, rate.high)]
 
 
 def _finite(value: float | None) -> float | None:

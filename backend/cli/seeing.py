@@ -80,11 +80,16 @@ def _print_evidence(evidence: dict[str, Any]) -> None:
     if wrong is not None:
         counts = f"{wrong['total']:.0f} ({wrong['low']:.0f} to {wrong['high']:.0f})"
         console.print(f"  wrong labels in all, estimated: {counts}, of which {wrong['found']} are found")
+    for name, how in (("estimated", "estimated"), ("by_control", "by the control arm")):
+        rate = evidence["error_rate_left"][name]
+        if rate is not None:
+            console.print(f"  labels left wrong, {how}: {rate[0]:.1%} ({rate[1]:.1%} to {rate[2]:.1%})")
     if saved["shown"]:
         most = "" if saved["high"] is None else f" to {saved['high']:.0f}"
         console.print(f"  reviews saved against chance: {saved['low']:.0f}{most}")
     elif evidence["reviewed"]:
-        console.print("  reviews saved against chance: none shown yet")
+        low = "" if saved["low"] is None else f": the interval reaches down to {saved['low']:.0f}"
+        console.print(f"  reviews saved against chance: none shown{low or ' yet'}")
     if bias[0] is not None:
         more = f"{100 * bias[0]:+.0f} % ({100 * bias[1]:+.0f} to {100 * bias[2]:+.0f})"
         console.print(f"  who sees the model's answer gives it more often, by {more}")

@@ -86,7 +86,28 @@ def test_without_reviews_or_a_model_nothing_is_claimed(world) -> None:
 
 def test_an_answer_given_before_or_outside_the_queue_is_no_evidence(world) -> None:
     world.annotate(5)
-    assert evidence.of_project(world.store, world.registry, 1)["reviewed"] == 0
+    found = evidence.of_project(world.store, world.registry, 1)
+    assert found["reviewed"] == 0 and found["at_random"] is None
+    assert found["line"] == "0 reviewed, 0 wrong labels found; outside the queue 1 more, 1 wrong labels found"
+    assert found["outside_the_queue"] == {"reviewed": 1, "wrong": 1}
+
+
+def test_the_error_rate_left_by_the_estimate_and_by_the_control_arm(reviewed) -> None:
+    found, rows = evidence.of_project(reviewed.store, reviewed.registry, 1), reviewed.published()
+    drawn = [row.task_id <= 30 for row in rows if row.kind in ("control", "blind")]
+    done = sum(row.task_id <= 30 for row in rows)
+    left = found["error_rate_left"]
+    assert left["labels"] == 120
+    assert left["by_control"] == pytest.approx([rate * 40 / 120 for rate in control.rate(Arm(len(drawn), sum(drawn)))])
+    total = found["wrong_labels"]
+    assert left["estimated"] == pytest.approx([(total[name] - done) / 120 for name in ("total", "low", "high")])
+    assert left["estimated"][1] <= (30 - done) / 120 <= left["estimated"][2]
+
+
+def test_no_error_rate_is_claimed_where_nothing_tells_it(world) -> None:
+    (world.registry.version(1, 1) / "predictions.npz").unlink()
+    left = evidence.of_project(world.store, world.registry, 1)["error_rate_left"]
+    assert left == {"labels": 120, "estimated": None, "by_control": None}
 
 
 def test_a_versions_folder_that_is_gone_costs_what_it_said_and_no_more(reviewed) -> None:
