@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from sqlalchemy import select
 
-from backend import backbones, kept_heads, members, pictures, verdict
+from backend import backbones, centres, kept_heads, members, pictures, verdict
 from backend.carried import carried
 from backend.evaluation.metrics import evaluate
 from backend.learning import crossfit
@@ -192,6 +192,8 @@ class Cycle(Work):
             | weighed["heads"][head.name]
             for head in heads
         }
+        if heads:
+            centres.look(self.store, self.project_id, self.folder, heads, taken, scored)
         reached = verdict.reach(
             self.store,
             self.registry,

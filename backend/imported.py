@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import select
 
-from backend import kept_heads, members
+from backend import centres, kept_heads, members
 from backend.evaluation import gate
 from backend.evaluation.metrics import evaluate
 from backend.learning.folds import HOLDOUT
@@ -158,6 +158,8 @@ class Import(Work):
             for head in schema.heads
             if head.name in scored.probabilities
         }
+        learnt = [head for head in schema.heads if head.name in scored.probabilities]
+        centres.look(self.store, self.project_id, self.folder, learnt, taken, scored)
         with self.store.begin() as session:
             head_then = ledger.head(session, self.project_id)
         about = {

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from backend import advice, evidence, jobs, schedule
+from backend import advice, centres, evidence, jobs, schedule
 from backend.registry import Registry
 from backend.settings import Settings
 from tasks import queue
@@ -62,7 +62,7 @@ def of_project(store: Store, settings: Settings, project_id: int) -> dict[str, A
                 session, Annotation, project_id, Annotation.deleted_at.is_(None), Annotation.origin == "person"
             ),
             "ledger_entries": _count(session, Entry, project_id),
-            "model": _model(session, project),
+            "model": _model(session, Registry(settings.state_dir), project),
             "probabilities": project.probabilities,
             "queue": {
                 "published": None if project.published is None else queue.queue_name(project.published),
@@ -106,7 +106,7 @@ def _problems(session: Session, project_id: int) -> list[dict[str, Any]]:
     return [{"task": row.id, "problems": row.problems} for row in rows if row.problems][:FAILED_SHOWN]
 
 
-def _model(session: Session, project: Project) -> dict[str, Any] | None:
+def _model(session: Session, registry: Registry, project: Project) -> dict[str, Any] | None:
     if project.version is None:
         return None
     version = session.get_one(Version, (project.id, project.version))
@@ -117,6 +117,7 @@ def _model(session: Session, project: Project) -> dict[str, Any] | None:
         "holdout": version.metrics,
         "verdict": version.verdict,
         "refused": _refused(session, version),
+        "centres": centres.of_version(registry.version(project.id, version.number)),
         "archived": _archived(session, project),
     }
 

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from backend import acquisition, connection, ending, imported, jobs, plan, promotion, renewal, schedule
+from backend import acquisition, centres, connection, ending, imported, jobs, plan, promotion, renewal, schedule
 from backend.catch_up import CatchUp
 from backend.cycle import Cycle
 from backend.image_source import open_images
@@ -190,6 +190,8 @@ class Worker:
             jobs.request(self.store, project_id, CatchUp.kind, reason)
         if settings.acquisition and published is not None:
             repaired += acquisition.alarms(self.registry.version(project_id, published))
+        if project.version is not None:
+            repaired += centres.alarms(self.registry.version(project_id, project.version))
         repaired += panel.fill(self.store, self.client, project_id)  # last: nobody waits for it
         return repaired + imported.alarms(self.store, project_id)
 

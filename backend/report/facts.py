@@ -5,7 +5,7 @@ from typing import Any
 
 from backend import evidence, kept_heads
 from backend.registry import Registry
-from backend.report import models, reviews, stopping
+from backend.report import centres, models, reviews, stopping
 from backend.report.material import read
 from backend.settings import Settings
 from tasks import queue
@@ -42,6 +42,7 @@ def gather(store: Store, settings: Settings, project_id: int) -> dict[str, Any]:
         "curve": models.curve(material),
         "before_and_after": ends,
         "reliability": models.reliability(material),
+        "centres": centres.per_centre(material),
         "stopping": stopping.advice(material, tuned, queue.open_head(store, project_id)),
         "forecasts": stopping.past(material),
         "ledger": kept_heads.as_json(material.ledger),
