@@ -60,7 +60,7 @@ def fill(store: Store, client: Client, project_id: int) -> list[str]:
         return []
     return [
         f"the label config shows similar cases in the task field {field!r}, which holds something else in"
-        f" {len(strange)} tasks, such as {strange[0]}: it is left as it is; give the HyperText a field of its own"
+        f" {len(strange)} open tasks, such as {strange[0]}: it is left as it is; give the HyperText a field of its own"
     ]
 
 

@@ -154,7 +154,7 @@ def test_a_field_that_holds_something_of_theirs_is_left_alone_and_said(s: Any) -
     panel.fill(s.store, s.client, s.project)  # the change was not read yet
     s.reconcile()
     (alarm,) = panel.fill(s.store, s.client, s.project)
-    assert "'like', which holds something else in 1 tasks" in alarm
+    assert "'like', which holds something else in 1 open tasks" in alarm
     assert str(theirs) in alarm
     assert (fields(s)[theirs], fields(s)[ours]) == ("<b>Follow-up in May</b>", html("like"))
 
