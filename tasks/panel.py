@@ -20,7 +20,7 @@ from tasks.tables import Project, Published, Task
 log = structlog.get_logger()
 
 A_LOOK = 20
-"""Tasks filled at a time: a third of a second each, in a project of 5,000, for which the project's turn is held."""
+"""Tasks filled at a time: half a second each in a project of 5,000, for which the project's turn is held."""
 
 
 def hide(store: Store, client: Client, project_id: int, version: int) -> int:
