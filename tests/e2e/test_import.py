@@ -1,5 +1,6 @@
 """`second-look import-probabilities` on a real Label Studio: the order that annotators are served is the file's."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -195,6 +196,70 @@ def test_no_training_comes_unasked(
     events.hear(store, worker.bell, project, events.START_TRAINING)
     with store.begin() as session:
         assert session.scalars(select(Job.kind).where(Job.state == "queued")).all() == ["cycle"]
+
+
+def test_a_data_cleaning_tool_without_a_model_of_ours(
+    label_studio: Any, project: int, settings: Settings, run: Callable[..., Result], tmp_path: Path
+) -> None:
+    """Ranked by the file, reviewed on the screen and in a spreadsheet, counted, reported, stopped by a budget."""
+
+    def command(*arguments: str) -> dict[str, Any]:
+        result = CliRunner().invoke(app, [*arguments, "--project", str(project), "--json"])
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
+
+    store = Store.open(settings.database)
+    store.register_project(project, CONFIG, extra_params={"stop": "auto", "budget_annotations": 5})
+    assert run(write(tmp_path / "oof.csv", malignant())).exit_code == 0
+    annotator, worker = Annotator(label_studio.admin, project, SCHEMA, "admin"), Worker(settings, store)
+    for _ in range(3):
+        task = annotator.next_task()
+        assert task is not None
+        annotator.submit(task, {"bom": ("malignant",)}, 3.0)
+    with store.turn(project):
+        worker.look_after(project, sweeping=False)
+    assert store.project(project).stopped is None
+
+    sheet = tmp_path / "review.csv"
+    assert command("export", str(sheet), "--top", "4")["version"] == 1
+    rows = list(csv.DictReader(sheet.open(encoding="utf-8-sig", newline="")))
+    for row, decision in zip(rows, ("malignant", "benign", "", ""), strict=True):
+        row["bom"] = decision
+    with sheet.open("w", newline="") as out:
+        writer = csv.DictWriter(out, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert command("import", str(sheet))["applied"] == 2
+
+    with store.turn(project):
+        worker.look_after(project, sweeping=False)
+    assert store.project(project).stopped == "5 of 5 annotations of the budget are made."
+    with store.begin() as session:
+        assert not session.scalars(select(Job).where(Job.kind != "probabilities")).all()
+    before = published(store, project)
+    assert plan.extend_head(store, worker.registry, settings, project, 1, 5) == 5
+    with store.begin() as session:
+        whys = {row.task_id: row.why for row in session.scalars(select(Published))}
+    assert [
+        whys[task].endswith("further answers are kept.") for task in (*before, *published(store, project)[-5:])
+    ] == [
+        *([False] * len(before)),
+        *([True] * 5),
+    ]
+
+    about = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)["projects"][0]
+    assert about["probabilities"] == "oof.csv" and about["model"]["holdout"]["bom"]["n"] == 0
+    assert about["evidence"]["line"].startswith("3 reviewed, 3 wrong labels found")
+    assert about["evidence"]["line"].endswith("outside the queue 2 more, 1 wrong labels found")
+    assert about["evidence"]["wrong_labels"]["found"] == 4
+    assert about["evidence"]["error_rate_left"]["labels"] == TASKS
+    assert about["stopping"]["wrong_labels"]["next"][-1]["reviews"] == 45
+    report = tmp_path / "report.html"
+    command("report", "--out", str(report))
+    page = report.read_text()
+    assert "no model of ours is there to gain" in page and "Wrong labels of bom, in the order of the queue" in page
+    assert command("audit", "verify")["broken"] == []
 
 
 def published(store: Store, project: int) -> list[int]:
