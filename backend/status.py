@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from backend import advice, centres, evidence, jobs, schedule
 from backend.registry import Registry
 from backend.settings import Settings
+from backend.weights_in_words import sentences
 from tasks import queue
 from tasks.schema import parse_label_config
 from tasks.store import Store
@@ -119,6 +120,7 @@ def _model(session: Session, registry: Registry, project: Project) -> dict[str, 
         "refused": _refused(session, version),
         "centres": centres.of_version(registry.version(project.id, version.number)),
         "archived": _archived(session, project),
+        "weighing": sentences(version.metrics),
     }
 
 

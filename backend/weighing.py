@@ -110,15 +110,3 @@ def account(taken: Snapshot, rule: str, doubt: Mapping[str, NDArray[np.bool_]]) 
         }
         for name, rows in doubt.items()
     }
-
-
-def sentence(figures: Mapping[str, Any]) -> str | None:
-    """A version's account of one head, in words; None where there is nothing to say."""
-    parts = []
-    if count := figures.get("suspects"):
-        weigh = figures["suspects_weigh"]
-        done = "weigh as all others" if weigh == 1 else "are not learnt from" if weigh == 0 else "weigh half"
-        parts.append(f"{count} suspects nobody has reviewed {done}")
-    if count := figures.get("unsure"):
-        parts.append(f"{count} answers of people who were unsure, or not at one, weigh less")
-    return "; ".join(parts) or None

@@ -24,7 +24,7 @@ from backend.label_studio import open_client
 from backend.registry import Registry
 from backend.settings import Settings
 from backend.work import Stopped, Work
-from tasks import expert, pace, panel, queue, reopen, sweep, sync
+from tasks import expert, fatigue, pace, panel, queue, reopen, sweep, sync
 from tasks.client import LabelStudioError
 from tasks.schema import SchemaError
 from tasks.store import Store
@@ -188,6 +188,7 @@ class Worker:
             jobs.request(self.store, project_id, Cycle.kind, reason)
         if reason := schedule.catch_up_due(self.store, project_id):
             jobs.request(self.store, project_id, CatchUp.kind, reason)
+        repaired += fatigue.alarms(self.store, project_id, settings.daily_limit)
         if settings.acquisition and published is not None:
             repaired += acquisition.alarms(self.registry.version(project_id, published))
         if project.version is not None:

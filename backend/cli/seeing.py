@@ -68,6 +68,8 @@ def _print_project(project: dict[str, Any]) -> None:
         for refused in project["model"]["refused"]:
             console.print(f"  v{refused['version']} was refused: {refused['reason']}", markup=False)
         console.print(table)
+        for sentence in project["model"]["weighing"]:
+            console.print(f"  {sentence}", markup=False)
         _print_evidence(project["evidence"])
         _print_stopping(project["stopping"])
         for head, version in project["model"]["archived"].items():

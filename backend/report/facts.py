@@ -5,9 +5,10 @@ from typing import Any
 
 from backend import evidence, kept_heads
 from backend.registry import Registry
-from backend.report import centres, models, reviews, stopping
+from backend.report import annotators, centres, models, reviews, stopping
 from backend.report.material import read
 from backend.settings import Settings
+from backend.weights_in_words import sentences
 from tasks import queue
 from tasks.store import Store
 
@@ -37,7 +38,9 @@ def gather(store: Store, settings: Settings, project_id: int) -> dict[str, Any]:
         "found": reviews.found(material),
         "changes": reviews.changes(material),
         "suspects": reviews.doubted(material, tuned.disagreement_threshold),
-        "annotators": reviews.annotators(material),
+        "weighing": sentences(next((v.metrics for v in material.versions if v.number == material.project.version), {})),
+        "annotators": annotators.annotators(material, tuned.daily_limit),
+        "agreement": annotators.agreement(material),
         "versions": models.history(material),
         "curve": models.curve(material),
         "before_and_after": ends,

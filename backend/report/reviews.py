@@ -1,16 +1,13 @@
-"""What people did: reviews by day, wrong labels found on the way, labels changed, suspects checked, who worked."""
+"""What people did: reviews by day, wrong labels found on the way, labels changed, suspects checked."""
 
 from collections import Counter
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 from backend.report.material import Item, Material, moment
-from tasks.ledger import action
 from tasks.ranking.suspects import suspects
 from tasks.schema import Head
-from tasks.tables import Annotation
 
 RANDOM = ("control", "blind")
 
@@ -87,33 +84,6 @@ def doubted(material: Material, threshold: float) -> dict[str, Any] | None:
         "reviewed": len(checked),
         "corrected": sum(_corrected(item, head) for item in checked),
     }
-
-
-def annotators(material: Material) -> list[dict[str, Any]]:
-    """Per annotator, by Label Studio's number: tasks answered, how, in what median time, and how many skipped."""
-    current = {item.id: item.settled.current for item in material.items}
-    rows: dict[int | None, list[Annotation]] = {}
-    for row in material.annotations:
-        if row.origin in ("person", "skipped"):
-            rows.setdefault(row.completed_by, []).append(row)
-    table = []
-    for who, own in rows.items():
-        latest = {row.task_id: row for row in own if row.origin == "person"}
-        acts = Counter(action("person", row.flagged, current.get(task, {}), row.labels) for task, row in latest.items())
-        times = [row.lead_time for row in latest.values() if row.lead_time is not None]
-        table.append(
-            {
-                "annotator": who,
-                "reviews": len(latest),
-                "confirmed": acts["confirmed"],
-                "corrected": acts["corrected"],
-                "labelled": acts["labelled"],
-                "flagged": acts["flagged"],
-                "skipped": sum(row.origin == "skipped" for row in own),
-                "median_seconds": median(times) if times else None,
-            }
-        )
-    return sorted(table, key=lambda row: (-row["reviews"], row["annotator"] is None, row["annotator"] or 0))
 
 
 def _corrected(item: Item, head: Head) -> bool:

@@ -106,7 +106,7 @@ def test_what_people_did_is_counted(reviewed: Any) -> None:
         assert users[user]["reviews"] == len(own) == 40 and users[user]["corrected"] == corrected
         assert users[user]["confirmed"] == 40 - corrected
         assert users[user]["median_seconds"] == np.median([10.0 + row.rank for row in own])
-    assert users[9] == {"annotator": 9, "skipped": 1, "median_seconds": None} | dict.fromkeys(
+    assert users[9] == {"annotator": 9, "skipped": 1, "median_seconds": None, "tired": None} | dict.fromkeys(
         ("reviews", "confirmed", "corrected", "labelled", "flagged"), 0
     )
     with reviewed.store.begin() as session:
