@@ -177,6 +177,35 @@ def test_a_version_that_is_gone_or_saw_another_image_is_not_compared(reviewed: A
     assert "There is nothing to compare yet" in render(found)
 
 
+def test_a_refused_version_is_no_after_and_one_put_in_force_again_no_new_point(reviewed: Any) -> None:
+    folder = reviewed.registry.version(1, 2)
+    with reviewed.store.begin() as session:
+        session.get_one(Project, 1).version = 1
+        refused = session.get_one(Version, (1, 2))
+        refused.verdict = {"takes_over": False, "reason": "worse <b>by far</b>"}
+    found = gather(reviewed.store, reviewed.settings, 1)
+    assert found["before_and_after"] is None and found["reliability"]["version"] == 1
+    assert [(row["version"], row["in_force"], row["takes_over"]) for row in found["versions"]] == [
+        (1, True, None),
+        (2, False, False),
+    ]
+    assert [row["version"] for row in found["curve"]] == [1, 2]
+    page = render(found)
+    assert "v2, refused" in page and "worse &lt;b&gt;by far&lt;/b&gt;" in page and "Model in force: v1" in page
+
+    said(reviewed, 2).save(folder.with_name("3") / "predictions.npz")
+    with reviewed.store.begin() as session:
+        again = {"takes_over": True, "of": 2, "reason": "v2 put in force by ann: I know better"}
+        more: dict[str, Any] = {"schema": "", "labels": 120, "metrics": {}, "verdict": again}
+        session.add(Version(project_id=1, number=3, created_at=3e9, seconds=1.0, **more))
+        session.get_one(Project, 1).version = 3
+    found = gather(reviewed.store, reviewed.settings, 1)
+    assert [row["version"] for row in found["curve"]] == [1, 2]
+    assert found["versions"][2]["reviewed"] == found["versions"][1]["reviewed"]
+    assert (found["before_and_after"]["first"], found["before_and_after"]["in_force"]) == (1, 3)
+    assert "v3, in force" in render(found) and "I know better" in render(found)
+
+
 def test_what_is_not_known_is_said_and_not_invented(world: Any) -> None:
     (world.registry.version(1, 1) / "predictions.npz").unlink()
     with world.store.begin() as session:

@@ -24,6 +24,7 @@ QUICK = {
     "SECOND_LOOK_IMAGE_SIZE": "64",
     "SECOND_LOOK_FOLDS": "3",
     "SECOND_LOOK_POLL_SECONDS": "1",
+    "SECOND_LOOK_GATE_LEVEL": "1",  # what hardly learns anything must not be refused by chance
 }
 TINY = {
     "BACKBONE": "resnet10t",
