@@ -97,7 +97,7 @@ def take_down(store: Store, client: Client, settings: Settings, project_id: int,
         wanted = recorded(store, settings, project_id)
         plan = project.disconnection_changes(client, project_id, wanted, sampling, versions)
         if waiting or (known is not None and known.expert_view is not None):
-            what = f"expert: {waiting} tasks that were flagged are closed, and the tab is removed"
+            what = f"expert: flagged tasks that waited ({waiting}) are closed, and their tab is removed"
             plan.append(Change(what, partial(expert.withdraw, store, client, project_id)))
         if held:
             close = partial(reopen.close_all, store, client, project_id)

@@ -18,6 +18,8 @@ COLUMNS = (
 )
 TASK_EVENTS = ("recorded", "removed", "reopened", "imported-csv")
 """Events that name several tasks in one entry."""
+OUR_EVENTS = ("reopened", "renewed", "referred", "returned")
+"""What Second Look did to a task by itself."""
 
 
 class LabelSet:

@@ -200,9 +200,12 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from tasks.audit import OUR_EVENTS
+
     table = Table("when (UTC)", "who", "what", "from → to", "shown", "seconds", "sure", show_lines=True)
     for row in rows:
-        who = "unknown" if row["actor"] is None else f"user {row['actor']}"
+        nobody = "Second Look" if row["event"] in OUR_EVENTS else "unknown"
+        who = nobody if row["actor"] is None else f"user {row['actor']}"
         what = [row["action"] or row["event"], f"annotation {row['annotation']}" if row["annotation"] else ""]
         cells = [
             row["at"][:19].replace("T", " "),

@@ -8,7 +8,7 @@ from math import inf
 from typing import Literal
 
 import httpx
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import NoResultFound, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -20,8 +20,9 @@ from backend.label_studio import open_client
 from backend.settings import Settings
 from tasks import pace, queue, server
 from tasks.client import Client, LabelStudioError
+from tasks.referred import REFERRED, with_expert
 from tasks.store import Store
-from tasks.tables import Annotation, Job, Project, Published, Task, Version
+from tasks.tables import Annotation, Entry, Job, Project, Published, Task, Version
 
 TIMEOUT = 20.0  # seconds of a call
 LATELY = 50  # annotations by which the serving is judged
@@ -142,7 +143,12 @@ def _stored(project_id: int, store: Store, session: Session) -> Stored:
         select(func.count())
         .select_from(Published)
         .join(Task, (Task.project_id == Published.project_id) & (Task.id == Published.task_id))
-        .where(*living, Published.version == (row.published or 0), Published.prediction_id.is_not(None))
+        .where(
+            *living,
+            Published.version == (row.published or 0),
+            Published.prediction_id.is_not(None),
+            Task.id.not_in(with_expert(project_id)),
+        )
     )
     failed = session.execute(select(Task.id, Task.image_error).where(*broken).order_by(Task.id).limit(NAMED))
     return Stored(
@@ -165,9 +171,15 @@ def _servings(session: Session, project: Project) -> list[Serving]:
     if version is None or version.published_at is None:
         return []
     of_project = (Annotation.project_id == project.id, Annotation.deleted_at.is_(None))
+    referred = select(Entry.task_id).where(Entry.project_id == project.id, Entry.event == REFERRED)
     served = session.scalars(
         select(Annotation)
-        .where(*of_project, Annotation.origin.in_(["person", "skipped", "empty"]), Annotation.lead_time.is_not(None))
+        .where(
+            *of_project,
+            Annotation.origin.in_(["person", "skipped", "empty"]),
+            Annotation.lead_time.is_not(None),
+            or_(Annotation.parent_prediction.is_not(None), Annotation.task_id.not_in(referred)),  # the expert's own
+        )
         .order_by(Annotation.created_at.desc())
         .limit(LATELY)
     ).all()

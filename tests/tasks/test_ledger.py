@@ -8,7 +8,9 @@ from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from tasks import ledger
+from tasks.codec import decode_result
 from tasks.ledger import Head
+from tasks.schema import parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Entry
 
@@ -239,3 +241,23 @@ def test_a_transaction_is_one_moment_later_than_all_before(store: Store, monkeyp
 )
 def test_actions_follow_from_the_labels(origin: str, flagged: bool, before: Any, after: Any, expected: str) -> None:
     assert ledger.action(origin, flagged, before, after) == expected
+
+
+@pytest.mark.parametrize(
+    ("tick", "answer", "expected"), [("confirm", "malignant", "corrected"), ("correct", "benign", "confirmed")]
+)
+def test_labels_win_over_a_review_tick_that_contradicts_them(tick: str, answer: str, expected: str) -> None:
+    """A label config may ask what the labels say anyway."""
+    schema = parse_label_config(
+        """<View><Image name="image" value="$image"/>
+        <Choices name="bom" toName="image"><Choice value="benign"/><Choice value="malignant"/></Choices>
+        <Choices name="done" toName="image" model_role="review">
+        <Choice value="confirm"/><Choice value="correct"/></Choices></View>"""
+    )
+    said = [
+        {"from_name": name, "to_name": "image", "type": "choices", "value": {"choices": [choice]}}
+        for name, choice in (("bom", answer), ("done", tick))
+    ]
+    decoded = decode_result(schema, said)
+    assert (decoded.labels, decoded.flagged, decoded.problems) == ({"bom": (answer,)}, False, ())
+    assert ledger.action("person", decoded.flagged, {"bom": ["benign"]}, decoded.labels) == expected
