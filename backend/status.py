@@ -11,6 +11,7 @@ from backend.registry import Registry
 from backend.settings import Settings
 from backend.weights_in_words import sentences
 from tasks import queue
+from tasks.referred import with_expert
 from tasks.schema import parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Entry, Job, Project, Published, Task, Version
@@ -70,6 +71,7 @@ def of_project(store: Store, settings: Settings, project_id: int) -> dict[str, A
                 "size": _published(session, project_id, project.published or 0),
                 "open": waiting,
             },
+            "expert": _expert(session, project),
             "training": {
                 "new_annotations": pending,
                 "needed": needed,
@@ -78,6 +80,15 @@ def of_project(store: Store, settings: Settings, project_id: int) -> dict[str, A
                 "job": _job(session, project_id, Job.kind != "catch-up"),
             },
         }
+
+
+def _expert(session: Session, project: Project) -> dict[str, Any]:
+    """Flagged tasks that wait, and where: below Label Studio's address; None until somebody has opened the project."""
+    tab = project.expert_view
+    return {
+        "waiting": len(session.scalars(with_expert(project.id)).all()),
+        "path": None if tab is None else f"/projects/{project.id}/data?tab={tab}",
+    }
 
 
 def _published(session: Session, project_id: int, version: int) -> int:

@@ -42,6 +42,9 @@ def _print_project(project: dict[str, Any]) -> None:
         console.print(f"  {reading['waiting']} images to be read{': ' + reading['job']['step'] if doing else ''}")
     queue, training, job = project["queue"], project["training"], project["training"]["job"]
     console.print(f"  queue {queue['published'] or 'not published yet'}: {queue['open']} of {queue['size']} still open")
+    if project["expert"]["waiting"]:
+        where = project["expert"]["path"] or "the project's Data Manager, once somebody has opened it"
+        console.print(f"  for the expert: {project['expert']['waiting']}, in {where}, Label Tasks As Displayed")
     if project["probabilities"] is not None:
         console.print(f"  ranked by {project['probabilities']}, which was imported: no training until one is asked for")
     if training["stopped"] is None:
