@@ -32,6 +32,7 @@ def gather(store: Store, settings: Settings, project_id: int) -> dict[str, Any]:
         "tasks": len(material.items),
         "open": sum(not item.is_labeled for item in material.items),
         "reviewed": sum(item.id in people for item in material.items),
+        "for_the_expert": sum(item.settled.flagged for item in material.items),
         "holdout": len(material.holdout),
         "evidence": evidence.of_project(store, registry, project_id),
         "days": reviews.by_day(material),

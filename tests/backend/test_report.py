@@ -114,6 +114,17 @@ def test_what_people_did_is_counted(reviewed: Any) -> None:
     assert found["ledger"] == {"hash": head.hash, "length": 80}
 
 
+def test_what_waits_for_the_expert_is_counted(reviewed: Any) -> None:
+    settings = reviewed.settings
+    assert "waiting for the expert" not in render(gather(reviewed.store, settings, 1))
+    with reviewed.store.begin() as session:
+        for number in (1000, 1001):
+            session.get_one(Annotation, (1, number)).flagged = True
+    found = gather(reviewed.store, settings, 1)
+    assert found["for_the_expert"] == 2
+    assert "<dt>waiting for the expert</dt><dd>2</dd>" in render(found)
+
+
 def test_suspects_follow_the_documents_rule(reviewed: Any) -> None:
     found = gather(reviewed.store, reviewed.settings, 1)["suspects"]
     done = {row.task_id for row in reviewed.published()}
