@@ -117,8 +117,8 @@ def _sentence(
     other = f"v{against}" if against == champion else f"v{against}, the best so far"
     sentence = (
         f"{NAMES[name]} of {head.name} {_value(found.after):.3f} against {_value(found.before):.3f} of {other}, on"
-        f" {labels} hold-out labels in {patients} groups: worse in {100 * p:.0f} % of the resamples,"
-        f" more than {100 * level:.0f} % refuse it"
+        f" {labels} hold-out labels in {patients} groups: worse in {100 * p:.0f} % of the resamples"
+        f" (refused above {100 * level:.0f} %)"
     )
     return sentence + (f"; v{champion} stays in force" if p > level else "")
 
