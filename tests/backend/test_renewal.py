@@ -54,11 +54,14 @@ def test_an_answer_to_another_image_is_taken_back_once(world, head: dict[str, in
     client, task = LabelStudio(), head["ranked"]
     assert renewal.withdraw(world.store, client, world.settings, 1) == 0
     place = row(world, task).rank
+    with world.store.begin() as session:
+        session.get_one(Published, (1, 1, task)).similar = "<div>like the image before</div>"
     change(world, task)
     assert renewal.withdraw(world.store, client, world.settings, 1) == 1
     assert controls(client.changed[1000 + task]) == {"why"}
     assert "Model:" not in row(world, task).why and row(world, task).rank == place
     assert row(world, task).shown == client.changed[1000 + task]
+    assert row(world, task).similar is None
     assert renewal.withdraw(world.store, LabelStudio(500), world.settings, 1) == 0  # nothing is sent again
 
 
