@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.evaluation.compare import Difference
-from backend.evaluation.control import Arm, rate
+from backend.evaluation.control import Arm, Share, rate
 
 Floats = NDArray[np.floating]
 Name = Literal["annotations", "hours", "uncertainty", "plateau", "finds"]
@@ -115,16 +115,14 @@ def finds(ranked: Sequence[bool], control: Arm, recorded: int) -> Criterion:
         return Criterion("finds", False, said)
     found = rate(Arm(len(recent), sum(recent)))
     assert found.share is not None and found.low is not None and found.high is not None  # RECENT is not 0
-    told = (
-        f"The last {len(recent)} ranked reviews found {sum(recent)} wrong labels ({found.low:.1%} to {found.high:.1%})"
-    )
+    told = f"The last {len(recent)} ranked reviews found {sum(recent)} wrong labels ({_interval(found)})"
     chance = rate(control)
     if chance.share is None:
         at_random = "there is no control arm to compare with"
     else:
-        at_random = f"at random it was {control.wrong} of {control.reviewed} ({chance.low:.1%} to {chance.high:.1%})"
+        at_random = f"at random it was {control.wrong} of {control.reviewed} ({_interval(chance)})"
     if found.high < RARE:
-        return Criterion("finds", True, f"{told}, so fewer than {RARE:.0%}; {at_random}.")
+        return Criterion("finds", True, f"{told}, so fewer than {100 * RARE:.0f} %; {at_random}.")
     if control.reviewed >= CONTROL and control.wrong and found.share <= (chance.share or 0.0):
         return Criterion("finds", True, f"{told}, no more than chance: {at_random}.")
     return Criterion("finds", False, f"{told}; {at_random}.")
@@ -139,3 +137,7 @@ def reasons(criteria: Sequence[Criterion]) -> list[Criterion]:
     decided = [row for row in criteria if row.name in ("annotations", "hours", "uncertainty") and row.met]
     judged = [row for row in criteria if row.name in ("plateau", "finds") and row.met is not None]
     return decided + (judged if all(row.met for row in judged) else [])
+
+
+def _interval(share: Share) -> str:
+    return f"{100 * (share.low or 0):.1f} to {100 * (share.high or 0):.1f} %"

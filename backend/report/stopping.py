@@ -45,6 +45,7 @@ def advice(material: Material, settings: Settings, waiting: Sequence[int]) -> di
     if material.project.version is None:
         return None
     trained, imported = _trained(material), material.project.probabilities is not None
+    left = len(_unreviewed(material))
     scored = material.scored(material.project.version)
     answers = [(row.origin, row.lead_time) for row in material.annotations]
     criteria = [*budgets(answers, settings), *_judged(material, settings, trained, scored)]
@@ -57,7 +58,7 @@ def advice(material: Material, settings: Settings, waiting: Sequence[int]) -> di
         "line": _line(material.project.stopped, reasons),
         "criteria": [asdict(row) for row in criteria],
         "wrong_labels": _finds(material, settings, scored, waiting),
-        "figures": [] if imported else _figures(models.curve(replace(material, versions=trained))),
+        "figures": [] if imported else _figures(models.curve(replace(material, versions=trained)), left),
     }
 
 
@@ -206,24 +207,27 @@ def _unreviewed(material: Material) -> list[Item]:
     return [item for item in material.items if not item.settled.adjudicated and not item.settled.flagged]
 
 
-def _figures(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    found = []
+def _figures(curve: Sequence[dict[str, Any]], left: int) -> list[dict[str, Any]]:
+    """left: tasks that nobody has reviewed, past which no horizon goes."""
+    found, horizons = [], sorted({min(horizon, left) for horizon in HORIZONS} - {0})
     for name, spoken in FIGURES.items():
         points = [row for row in curve if row[name] is not None]
         if not points:
             continue
         done = [row["reviewed"] for row in points]
-        ahead = [done[-1] + horizon for horizon in HORIZONS]
-        said = forecast.figure(done, [row[name] for row in points], ahead)
-        few = f"{spoken}: too few versions to tell, {len(points)} of {POINTS}."
+        ahead = [done[-1] + horizon for horizon in horizons]
+        then = forecast.figure(done, [row[name] for row in points], ahead)
+        said = None if horizons else f"{spoken}: every task is reviewed."
+        if then is None:
+            said = f"{spoken}: too few versions to tell, {len(points)} of {POINTS}."
         found.append(
             {
                 "figure": name,
                 "name": spoken,
                 "now": points[-1][name],
-                "said": few if said is None else None,
+                "said": said,
                 "next": [
-                    {"reviews": horizon, "then": _list(row)} for horizon, row in zip(HORIZONS, said or [], strict=False)
+                    {"reviews": horizon, "then": _list(row)} for horizon, row in zip(horizons, then or [], strict=False)
                 ],
             }
         )

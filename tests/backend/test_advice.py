@@ -106,7 +106,7 @@ def test_a_learning_curve_of_four_versions_forecasts_and_is_judged(world: Any) -
     value = {row["figure"]: row for row in found(world)["figures"]}
     auc = value["auc"]["now"]
     done = [0, 25, 30, 35]
-    expected = forecast.figure(done, [auc] * 4, [135, 335, 1035])
+    expected = forecast.figure(done, [auc] * 4, [35 + 85])  # no more are left
     assert [row["then"] for row in value["auc"]["next"]] == [as_list(row) for row in expected or []]
     rows = [row for row in stopping.past(read(world.store, world.registry, 1)) if row["of"] == "auc"]
     then = (forecast.figure(done[:3], [auc] * 3, [35]) or [])[0]
@@ -133,8 +133,11 @@ def test_without_labels_on_record_there_are_none_to_find(world: Any) -> None:
 
 def test_when_all_is_reviewed_nothing_is_left_to_forecast(world: Any) -> None:
     answer(world, range(1, 121), "2026-01-02T10:00:00Z")
+    for number in (2, 3):
+        add_version(world, number, float(number))
     value = found(world)
     assert value["wrong_labels"]["said"] == "No forecast of wrong labels: no label on record is left to review."
+    assert [row["said"] for row in value["figures"]] == ["macro F1: every task is reviewed."]
     assert "No task that nobody has reviewed" in next(
         row["said"] for row in value["criteria"] if row["name"] == "uncertainty"
     )

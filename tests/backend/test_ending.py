@@ -207,4 +207,4 @@ def test_status_shows_the_advice_and_what_more_reviews_buy(settled_down: Any, co
     said = " ".join(command("status").stdout.split())
     assert "Go on reviewing: nothing says yet that it is enough." in said
     assert "no Too few ranked reviews of labels on record to tell: 80 of 100." in said
-    assert "the next 20 reviews find" in said and "macro F1 after 300 more: 1.0" in said
+    assert "the next 20 reviews find" in said and "macro F1 after 40 more: 1.0" in said
