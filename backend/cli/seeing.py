@@ -88,7 +88,7 @@ def _print_evidence(evidence: dict[str, Any]) -> None:
     for name, how in (("estimated", "estimated"), ("by_control", "by the control arm")):
         rate = evidence["error_rate_left"][name]
         if rate is not None:
-            console.print(f"  labels left wrong, {how}: {rate[0]:.1%} ({rate[1]:.1%} to {rate[2]:.1%})")
+            console.print(f"  labels left wrong, {how}: {_share(rate)}")
     if saved["shown"]:
         most = "" if saved["high"] is None else f" to {saved['high']:.0f}"
         console.print(f"  reviews saved against chance: {saved['low']:.0f}{most}")
@@ -111,7 +111,7 @@ def _print_stopping(advice: dict[str, Any]) -> None:
         found, rate = row["found"], row["rate_left"]
         console.print(
             f"  the next {row['reviews']} reviews find {found[0]:.0f} wrong labels ({found[1]:.0f} to {found[2]:.0f});"
-            f" after them {rate[0]:.1%} are wrong ({rate[1]:.1%} to {rate[2]:.1%})"
+            f" left wrong after them: {_share(rate)}"
         )
     for figure in advice["figures"]:
         if figure["said"] is not None:
@@ -122,6 +122,10 @@ def _print_stopping(advice: dict[str, Any]) -> None:
                 f"  {figure['name']} after {row['reviews']} more: {then[0]:.3f} ({then[1]:.3f} to {then[2]:.3f}),"
                 f" now {figure['now']:.3f}"
             )
+
+
+def _share(rate: list[float]) -> str:
+    return f"{100 * rate[0]:.1f} % ({100 * rate[1]:.1f} to {100 * rate[2]:.1f})"
 
 
 FIGURES = ("accuracy", "macro_f1", "auc", "ece")
