@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import select
 
 from tasks import referred
-from tasks.client import Client
+from tasks.client import Client, LabelStudioError
 from tasks.queue import queue_name
 from tasks.referred import unsettled, with_expert
 from tasks.reopen import Remote, given_back, is_done, pages
@@ -57,10 +57,9 @@ def withdraw(store: Store, client: Client, project_id: int) -> None:
 
 
 def _hand_over(store: Store, client: Client, project_id: int, tasks: set[int]) -> None:
-    remote_project = client.project(project_id)
-    mode, new = remote_project["skip_queue"], 0
-    published = store.project(project_id)
-    current = queue_name(published.published) if published is not None and published.published is not None else ""
+    mode, new = client.project(project_id)["skip_queue"], 0
+    with store.begin() as session:
+        published = session.get_one(Project, project_id).published
     for page in pages(client, project_id, sorted(tasks)):
         with store.begin() as session:
             known = set(session.scalars(with_expert(project_id)))
@@ -74,7 +73,7 @@ def _hand_over(store: Store, client: Client, project_id: int, tasks: set[int]) -
                 referred.refer(session, project_id, remote["id"])
                 new += 1
         for remote in page:
-            _hide_suggestion(store, client, project_id, remote, current)
+            _hide_suggestion(store, client, project_id, remote, published)
             _set(client, remote, max(1, _taken(remote, mode)), False)
             with store.begin() as session:
                 # At once, so that the next reconcile finds nothing amiss.
@@ -147,11 +146,12 @@ def _marked(remote: Remote) -> list[dict[str, Any]]:
     return [row for row in remote["predictions"] if row["model_version"] == MARK]
 
 
-def _hide_suggestion(store: Store, client: Client, project_id: int, remote: Remote, current: str) -> None:
+def _hide_suggestion(store: Store, client: Client, project_id: int, remote: Remote, published: int | None) -> None:
     """Give the task exactly one prediction with our mark: that of the published order, else an empty one.
 
     Never by deleting one: annotations name it as what was shown, and a submit that does would fail.
     """
+    current = None if published is None else queue_name(published)
     marked, shown = _marked(remote), [row for row in remote["predictions"] if row["model_version"] == current]
     if shown:
         for row in marked:
@@ -159,7 +159,8 @@ def _hide_suggestion(store: Store, client: Client, project_id: int, remote: Remo
         client.update_prediction(shown[0]["id"], model_version=MARK)
     elif not marked:
         empty = {"task": remote["id"], "result": [], "score": 0.0, "model_version": MARK}
-        client.import_predictions(project_id, [empty])
+        if client.import_predictions(project_id, [empty]) != 1:
+            raise LabelStudioError(f"task {remote['id']}: Label Studio did not take the mark by which experts find it")
 
 
 def _show_again(store: Store, client: Client, project_id: int, row: Mapping[str, Any]) -> None:
@@ -188,11 +189,13 @@ def _see_to_tab(store: Store, client: Client, project_id: int) -> None:
     if not tabs:
         return
     ours = {tab["id"] for tab in tabs if _is_ours(tab)}
-    known = store.project(project_id)
-    if known is not None and known.expert_view in ours:
-        return
-    columns = {key: tabs[0]["data"][key] for key in ("hiddenColumns",) if key in tabs[0]["data"]}
-    number = min(ours) if ours else client.add_tab(project_id, {"title": TITLE, "filters": _FILTERS, **columns})
+    with store.begin() as session:
+        if session.get_one(Project, project_id).expert_view in ours:
+            return
+    data: dict[str, Any] = {"title": TITLE, "filters": _FILTERS}
+    if hidden := tabs[0]["data"].get("hiddenColumns"):  # else all columns are shown
+        data["hiddenColumns"] = hidden
+    number = min(ours) if ours else client.add_tab(project_id, data)
     with store.begin() as session:
         session.get_one(Project, project_id).expert_view = number
 
