@@ -14,11 +14,12 @@ from backend.registry import Registry
 from backend.report.stopping import budgets
 from backend.settings import Settings
 from tasks import ledger
-from tasks.recording import MODEL_EVENTS
 from tasks.store import Store, lock_project
 from tasks.tables import Annotation, Entry, Project
 
 log = structlog.get_logger()
+
+MADE = ("trained", "imported")  # events of a model that is new, not one put in force again
 
 
 def stop(store: Store, project_id: int, because: str, by: str) -> bool:
@@ -78,5 +79,5 @@ def stop_if_enough(store: Store, registry: Registry, settings: Settings, project
 
 def _just_resumed(session: Session, project_id: int) -> bool:
     """Whether no model was made since somebody resumed."""
-    query = select(Entry.event).where(Entry.project_id == project_id, Entry.event.in_(["resumed", *MODEL_EVENTS]))
+    query = select(Entry.event).where(Entry.project_id == project_id, Entry.event.in_(["resumed", *MADE]))
     return session.scalars(query.order_by(Entry.seq.desc()).limit(1)).first() == "resumed"

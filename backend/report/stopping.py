@@ -90,8 +90,8 @@ def past(material: Material) -> list[dict[str, Any]]:
 
 
 def _trained(material: Material) -> list[Version]:
-    """The newest versions that learnt from labels: imported probabilities did not."""
-    return [version for version in material.versions if version.labels][-NEWEST:]
+    """The newest versions that learnt from labels: neither imported probabilities nor copies of earlier versions."""
+    return [row for row in material.versions if row.labels and "of" not in (row.verdict or {})][-NEWEST:]
 
 
 def _judged(

@@ -108,6 +108,9 @@ def test_whoever_resumes_gets_another_model_first(world: Any) -> None:
     assert tried(world, settings, False)
     ending.resume(world.store, 1, "one more")
     assert not tried(world, settings, False) and not tried(world, settings, True)
+    with world.store.begin() as session:
+        ledger.append(session, 1, "promoted", {"version": 2})  # an old one, put in force again
+    assert not tried(world, settings, False)
     add_version(world, 2)
     assert tried(world, settings, False)
 
@@ -129,6 +132,12 @@ def test_a_plateau_without_finds_stops_when_a_training_is_due(settled_down: Any)
     assert tried(settled_down, settings, True)
     because = settled_down.store.project(1).stopped
     assert "From v1 to v4 macro F1" in because and "The last 100 ranked reviews found 0 wrong labels" in because
+
+
+def test_a_copy_of_an_earlier_version_is_none_of_the_four(settled_down: Any) -> None:
+    with settled_down.store.begin() as session:
+        session.get_one(Version, (1, 4)).verdict = {"by": "admin", "of": 1}
+    assert not tried(settled_down, auto(settled_down), True)
 
 
 def test_a_model_that_is_gone_or_finds_that_go_on_do_not_stop(settled_down: Any) -> None:
