@@ -223,6 +223,9 @@ def test_an_admin_overrules_on_the_record(loop: Replay, monkeypatch: pytest.Monk
         refused = invoke(*arguments)
         assert refused.exit_code == 1 and words in refused.output
 
+    text = " ".join(invoke("status").stdout.split())
+    assert "the first model" in text and "v2 was refused: AUC of bom" in text
+
     promotion.stage(registry, PROJECT, promotion.Decision(2, "ann", "the hold-out is wrong"))
     assert run(loop, promotion.Promotion) == 3
     known = project(loop)
@@ -242,7 +245,9 @@ def test_an_admin_overrules_on_the_record(loop: Replay, monkeypatch: pytest.Monk
     assert verdict.refused(store, registry, PROJECT) == set()  # its backbones are in use now
     assert schedule.training_due(store, loop.settings, PROJECT) is None
     assert "put in force" in str(schedule.catch_up_due(store, PROJECT))
-    assert of_project(store, loop.settings, PROJECT)["model"]["verdict"] == said
+    shown = of_project(store, loop.settings, PROJECT)["model"]
+    assert (shown["verdict"], shown["refused"]) == (said, [])
+    assert [row["site"] for row in shown["centres"]["centres"]] == ["A", "B"]
 
     listed = json.loads(invoke("models", "--json").stdout)["versions"]
     assert [(row["version"], row["in_force"], row["kept"]) for row in listed] == [
