@@ -16,7 +16,6 @@ from backend.registry import Registry
 from backend.scored import Scored, of_version
 from tasks.codec import to_labels, to_targets
 from tasks.labels import by_task, settle
-from tasks.ranking.suspects import suspicion
 from tasks.schema import Head, Labels, Schema, parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Published, Task
@@ -161,14 +160,16 @@ def _wrong_left(
     scored: Scored, head: Head, settled: Mapping[int, tuple[Labels, Labels, bool]]
 ) -> wrong_labels.WrongLabels | None:
     """The estimate over all scored tasks with a label on record."""
-    if head.name not in scored.probabilities:
+    if head.name not in scored.probabilities or scored.scores is None:
         return None
     rows = [row for row, task in enumerate(scored.ids.tolist()) if task in settled]
     there = [settled[int(scored.ids[row])] for row in rows]
     classes = set(head.classes)
     recorded = to_targets([head], [said if set(said.get(head.name, ())) <= classes else {} for said, _, _ in there])
-    doubt = suspicion(scored.probabilities[head.name][rows], recorded[head.name], head)
-    known = ~np.isnan(doubt)
+    # The ranking that picks, which knows the other labels too: given what the image alone says, being picked would say
+    # more of a label, and the estimate come out too high.
+    doubt = scored.scores.head_disagreement[rows, scored.scores.heads.index(head.name)]
+    known = ~np.isnan(recorded[head.name]).any(axis=1)
     if not known.any():
         return None
     reviewed = np.array([by_person for _, _, by_person in there], dtype=bool)

@@ -78,7 +78,7 @@ def summary(strategy: str, points: Iterable[Point]) -> dict[str, Any]:
         for ranking in first[0].suspects
     }
     said = [(found.estimated_wrong, found.true_wrong) for found in last]
-    covered = [None if guess is None else float(guess[1] <= true <= guess[2]) for guess, true in said]
+    covered = [guess is not None and guess[1] <= true <= guess[2] for guess, true in said]
     return {
         "strategy": strategy,
         "seeds": len(first),
@@ -88,7 +88,7 @@ def summary(strategy: str, points: Iterable[Point]) -> dict[str, Any]:
         "precision_at_true_count": suspects.get("loop", {}).get("precision"),
         "suspects": suspects,
         "estimated_wrong": interval([None if guess is None else guess[0] for guess, _ in said]),
-        "estimated_wrong_covered": (interval(covered) or [None])[0],
+        "estimated_wrong_covered": sum(covered) / len(covered),
         "true_wrong": interval([float(true) for _, true in said]),
         "seconds": interval([found.seconds for found in last]),
     }

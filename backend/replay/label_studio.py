@@ -3,12 +3,16 @@
 Only those calls of `tasks.client.Client` that a cycle makes, with the real one's answers as far as the loop reads them.
 """
 
+import io
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from tasks.client import PAGE
 from tasks.images import ImageUnavailable
@@ -126,7 +130,7 @@ def _pages(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 class ReplayImages:
-    """Image files under the addresses that task data names."""
+    """Image files, or arrays of pixels, under the addresses that task data names."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = files
@@ -137,6 +141,15 @@ class ReplayImages:
         """(index, bytes or why not), in order."""
         for index, url in enumerate(urls):
             try:
-                yield index, self._files[url].read_bytes()
+                yield index, _content(self._files[url])
             except (KeyError, OSError) as error:
                 yield index, ImageUnavailable(f"{url} cannot be read: {error}")
+
+
+def _content(file: Path) -> bytes:
+    """The bytes of an image; pixels of a set size as a PNG, which is decoded to the same pixels."""
+    if file.suffix != ".npy":
+        return file.read_bytes()
+    out = io.BytesIO()
+    Image.fromarray(np.load(file)).save(out, "PNG", compress_level=1)
+    return out.getvalue()

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
@@ -62,11 +61,3 @@ def compared(head: Head, loop: Floats, probabilities: Floats, recorded: Floats, 
             quality: Any = get_label_quality_scores(labels, probabilities, method=method)
             found[f"cleanlab {method}"] = ranked(-np.asarray(quality, dtype=np.float32), wrong)
     return found
-
-
-def issues(head: Head, probabilities: Floats, recorded: Floats) -> Flags | None:
-    """cleanlab's own choice (N,) of the labels that are wrong (confident learning); None for multiple choices."""
-    if head.multiple:
-        return None
-    chosen: Flags = np.asarray(find_label_issues(recorded.argmax(axis=1), probabilities, n_jobs=1), dtype=bool)
-    return chosen

@@ -31,7 +31,7 @@ from tasks import sync
 from tasks.client import Client
 from tasks.codec import encode_labels, to_targets
 from tasks.images import Images
-from tasks.labels import settle
+from tasks.labels import by_task, settle
 from tasks.queue import open_head
 from tasks.schema import Head, Labels
 from tasks.store import Store
@@ -112,9 +112,7 @@ class Replay:
         with self.store.begin() as session:
             project = session.get_one(Project, PROJECT)
             tasks = session.scalars(select(Task).where(Task.project_id == PROJECT).order_by(Task.id)).all()
-            said: dict[int, list[Annotation]] = {}
-            for annotation in session.scalars(select(Annotation).where(Annotation.project_id == PROJECT)):
-                said.setdefault(annotation.task_id, []).append(annotation)
+            said = by_task(session.scalars(select(Annotation).where(Annotation.project_id == PROJECT)))
         scored = of_version(Registry(self.settings.state_dir).version(PROJECT, project.version or 0))
         known = {task.id: task for task in tasks if task.id in scored.row_of and task.fold is not None}
         held = [number for number, task in known.items() if task.fold == HOLDOUT]
@@ -127,7 +125,11 @@ class Replay:
         blank = np.full((len(scored.ids), len(head.classes)), np.nan, dtype=np.float32)
         p = blank if probabilities is None else probabilities
         scores = scored.scores
-        doubt = blank[:, 0] if scores is None else scores.head_disagreement[:, scores.heads.index(head.name)]
+        doubt = (
+            blank[:, 0]
+            if scores is None or probabilities is None
+            else scores.head_disagreement[:, scores.heads.index(head.name)]
+        )
         rows = [scored.row_of[number] for number in held]
         there = [scored.row_of[number] for number in pool]
         figures = evaluate(head, p[rows], _targets(head, [self.material.truth[number - 1] for number in held]))

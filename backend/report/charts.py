@@ -10,26 +10,36 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 34, 46
 INNER_WIDTH, INNER_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-COLOURS = ("#0072b2", "#d55e00")  # Okabe and Ito's blue and vermilion: told apart by colour-blind eyes
-DASHES = ("", "6 4")
+# Okabe and Ito's, told apart by colour-blind eyes; the first two are the blue and the vermilion.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#767676")
+DASHES = ("", "6 4", "2 3", "9 3 2 3", "12 4", "4 2", "1 4", "8 2 1 2")
+IN_A_ROW = 3  # names in a row below a chart of more than two lines
 
 
 @dataclass(frozen=True)
 class Line:
-    """A named series of points; marked: with a dot on each."""
+    """A named series of points; marked: with a dot on each. band: (x, low, high), an interval drawn behind the line."""
 
     name: str
     points: Sequence[tuple[float, float]]
     marked: bool = False
+    band: Sequence[tuple[float, float, float]] = ()
 
 
 def lines(title: str, series: Sequence[Line], across: str, up: str, unit: bool = False) -> Markup:
-    """Up to two series over numbers from 0 on; unit: the height is 0 to 1, else from 0 to the largest value."""
+    """Up to eight series over numbers from 0 on; unit: the height is 0 to 1, else from 0 to the largest value.
+
+    The names of two stand above the chart, those of more below it.
+    """
     points = [point for line in series for point in line.points]
     far = _rounded_up(max((x for x, _ in points), default=0))
     high = 1.0 if unit else _rounded_up(max((y for _, y in points), default=0))
-    body = Markup().join([_axes(far, high, across, up), *(_line(i, line, far, high) for i, line in enumerate(series))])
-    return _figure(title, body)
+    bands = [_band(i, line, far, high) for i, line in enumerate(series) if line.band]
+    drawn = [_line(i, line, far, high) for i, line in enumerate(series)]
+    below = len(series) > 2
+    keys = [_key(i, line.name, below) for i, line in enumerate(series)]
+    body = Markup().join([_axes(far, high, across, up), *bands, *drawn, *keys])
+    return _figure(title, body, HEIGHT + 20 * math.ceil(len(series) / IN_A_ROW) if below else HEIGHT)
 
 
 def bars(title: str, days: Sequence[tuple[str, int]], up: str) -> Markup:
@@ -77,8 +87,8 @@ def reliability(title: str, bins: Sequence[tuple[float, float, int]]) -> Markup:
     return _figure(title, Markup().join([frame, honest, *dots]))
 
 
-def _figure(title: str, body: Markup) -> Markup:
-    return Markup('<svg viewBox="0 0 {} {}" role="img"><title>{}</title>{}</svg>').format(WIDTH, HEIGHT, title, body)
+def _figure(title: str, body: Markup, height: int = HEIGHT) -> Markup:
+    return Markup('<svg viewBox="0 0 {} {}" role="img"><title>{}</title>{}</svg>').format(WIDTH, height, title, body)
 
 
 def _axes(far: float, high: float, across: str, up: str) -> Markup:
@@ -110,11 +120,27 @@ def _line(index: int, line: Line, far: float, high: float) -> Markup:
         Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4" fill="{}"/>').format(x, y, colour)
         for x, y in (places if line.marked else places[-1:])
     ]
-    left = LEFT + 100 + index * 150
-    key = Markup('<line x1="{}" y1="10" x2="{}" y2="10" stroke="{}" stroke-width="2.5" stroke-dasharray="{}"/>').format(
-        left, left + 26, colour, dash
+    return Markup().join([drawn, *dots])
+
+
+def _band(index: int, line: Line, far: float, high: float) -> Markup:
+    """The interval, as far as the chart reaches."""
+    upper = [(_x(x, far), _y(min(top, high), high)) for x, _, top in line.band]
+    lower = [(_x(x, far), _y(max(bottom, 0), high)) for x, bottom, _ in reversed(line.band)]
+    return Markup('<polygon points="{}" fill="{}" fill-opacity="0.13"/>').format(
+        " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *lower]), COLOURS[index]
     )
-    return Markup().join([drawn, *dots, key, _text(left + 32, 14, line.name, "start")])
+
+
+def _key(index: int, name: str, below: bool) -> Markup:
+    """A line's name beside a piece of it."""
+    left, middle = LEFT + 100 + index * 150, 10
+    if below:
+        left, middle = LEFT + index % IN_A_ROW * 130, HEIGHT + 10 + 20 * (index // IN_A_ROW)
+    piece = Markup(
+        '<line x1="{}" y1="{y}" x2="{}" y2="{y}" stroke="{}" stroke-width="2.5" stroke-dasharray="{}"/>'
+    ).format(left, left + 26, COLOURS[index], DASHES[index], y=middle)
+    return piece + _text(left + 32, middle + 4, name, "start")
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> Markup:
