@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from tasks import ledger
+from tasks import ledger, referred
 from tasks.codec import decode_result
 from tasks.ledger import Head
 from tasks.schema import parse_label_config
@@ -261,3 +261,16 @@ def test_labels_win_over_a_review_tick_that_contradicts_them(tick: str, answer: 
     decoded = decode_result(schema, said)
     assert (decoded.labels, decoded.flagged, decoded.problems) == ({"bom": (answer,)}, False, ())
     assert ledger.action("person", decoded.flagged, {"bom": ["benign"]}, decoded.labels) == expected
+
+
+def test_the_ledger_knows_what_is_with_the_expert(guarded: Store) -> None:
+    with guarded.begin() as session:
+        for task in (1, 2, 3):
+            referred.refer(session, 1, task)
+        for task in (1, 2):
+            referred.take_back(session, 1, task, "answered")
+        referred.refer(session, 1, 1)
+        referred.refer(session, 2, 4)
+    with guarded.begin() as session:
+        assert set(session.scalars(referred.with_expert(1))) == {1, 3}
+        assert set(session.scalars(referred.with_expert(2))) == {4}
