@@ -44,9 +44,9 @@ def estimate(suspicion: Floats, reviewed: NDArray[np.bool_], wrong: NDArray[np.b
     """Estimate the wrong labels among N.
 
     suspicion: (N,) in [0, 1], the out-of-fold probability that the label on record does not hold, by which the reviewed
-    were picked (or at random): one that knows less than what picked them makes the estimate too high. reviewed: (N,) which
-    a person has checked. wrong: (N,) what that person found; read where reviewed. Raises ValueError where the arrays do
-    not fit together.
+    were picked, if not at random: one that knows less than what picked them makes the estimate too high. reviewed: (N,)
+    which a person has checked. wrong: (N,) what that person found; read where reviewed. Raises ValueError where the
+    arrays do not fit together.
 
     The interval is that of the posterior prediction of the others' sum.
     """
