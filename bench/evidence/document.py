@@ -68,7 +68,8 @@ def _material(chosen: DataSet, found: By) -> str:
     return (
         f"{len(points)} seeds, label config `{chosen.label_config.name}`"
         f"{f', {chosen.images} images a seed' if chosen.images else ''}, {chosen.image_size} pixels, {chosen.epochs}"
-        f" epochs; labels on record: {how}. Wrong labels of the first control outside the hold-out: {_number(wrong, 1)}.\n"
+        f" epochs; labels on record: {how}. Wrong labels of the first control outside the hold-out:"
+        f" {_number(wrong, 1)}.\n"
     )
 
 
