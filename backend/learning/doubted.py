@@ -2,7 +2,7 @@
 
 What a model learns from must not depend on the labels that it is asked about later. A suspect found by one cross-fit
 was found by a model that saw all other folds; if it weighs less for the models of those folds, their labels have had a
-say in their own scores: with permuted labels and a low bar the out-of-fold AUC rises from 0.5 to 0.7. So suspects are
+say in their own scores: with labels that nothing tells the out-of-fold AUC rose from 0.50 to 0.75. So suspects are
 sought anew for each fold, among the others alone: each of those is judged by a model that saw neither.
 """
 
