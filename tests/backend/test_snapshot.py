@@ -7,7 +7,7 @@ import numpy as np
 
 from backend.snapshot import Snapshot, take
 from tasks.schema import parse_label_config
-from tasks.tables import Task
+from tasks.tables import Annotation, Task
 
 REVERSED = (
     '<Choice value="benign"/><Choice value="malignant"/>',
@@ -38,6 +38,17 @@ def test_it_is_read_back_as_it_was(world, tmp_path: Path) -> None:
     for part in ("targets", "recorded", "adjudicated", "weights"):
         np.testing.assert_array_equal(getattr(again, part)["bom"], getattr(snapshot, part)["bom"])
     assert again.ids[again.adjudicated["bom"]].tolist() == [3]
+
+
+def test_an_unsure_answer_weighs_less_and_is_learnt_from_anew(world) -> None:
+    world.annotate(3)
+    sure = taken(world)
+    with world.store.begin() as session:
+        session.get_one(Annotation, (1, 3)).confidence = 0.5
+    unsure = taken(world)
+    assert sure.weights["bom"].tolist() == [1.0] * len(sure.ids)
+    assert unsure.weights["bom"][2] == np.float32(0.6) and (np.delete(unsure.weights["bom"], 2) == 1).all()
+    assert learnt_from(unsure) != learnt_from(sure) and unsure.fingerprint() != sure.fingerprint()
 
 
 def test_deleted_and_unread_tasks_are_left_out(world) -> None:
