@@ -9,8 +9,9 @@ import structlog
 
 from backend.settings import Settings
 from tasks import identity
-from tasks.client import ATTEMPTS, Client, LabelStudioError
+from tasks.client import Client, LabelStudioError
 from tasks.tables import Project
+from tasks.transport import ATTEMPTS
 
 log = structlog.get_logger()
 
