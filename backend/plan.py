@@ -9,7 +9,6 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from backend import acquisition, embeddings, members
 from backend.learning.folds import HOLDOUT
@@ -17,7 +16,7 @@ from backend.registry import Registry, load_json
 from backend.scored import Floats, of_version
 from backend.settings import Settings
 from tasks.codec import to_targets
-from tasks.labels import settle
+from tasks.labels import by_task, settle
 from tasks.pace import active
 from tasks.present import WITHOUT_SUGGESTION, phrases_of, present
 from tasks.queue import Planned, answered_at_random, enter, open_head
@@ -96,7 +95,8 @@ class _Planner:
             self.stopped = project.stopped is not None
             query = select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None))
             self.tasks = {task.id: task for task in session.scalars(query)}
-            said = _said(session, project_id)
+            there = select(Annotation).where(Annotation.project_id == project_id, Annotation.deleted_at.is_(None))
+            said = by_task(session.scalars(there))
             self.settled = {number: settle(said.get(number, []), task.current) for number, task in self.tasks.items()}
             self.answered = {number: {row.completed_by for row in rows} for number, rows in said.items()}
             self.reviewed = set(session.scalars(reviewed(project_id)))
@@ -268,12 +268,3 @@ def _highest(score: Floats, count: int) -> Selection:
     """The order where distances count nothing: highest first, equal ones by row."""
     order = np.argsort(-score, kind="stable")[:count]
     return Selection(order, score[order], np.zeros(len(order), dtype=np.float32))
-
-
-def _said(session: Session, project_id: int) -> dict[int, list[Annotation]]:
-    """The annotations of each task."""
-    said: dict[int, list[Annotation]] = {}
-    query = select(Annotation).where(Annotation.project_id == project_id, Annotation.deleted_at.is_(None))
-    for annotation in session.scalars(query):
-        said.setdefault(annotation.task_id, []).append(annotation)
-    return said

@@ -14,7 +14,7 @@ from backend.scored import Scored
 from backend.settings import Settings
 from tasks import ledger
 from tasks.client import Client, LabelStudioError
-from tasks.labels import settle
+from tasks.labels import by_task, settle
 from tasks.present import phrases_of, present
 from tasks.queue import SENT, open_head
 from tasks.ranking.hybrid import weights_of
@@ -91,13 +91,13 @@ def _renew(
                 Published.project_id == project_id, Published.version == version, Published.task_id.in_(tasks)
             )
         ).all()
-        said_by = session.scalars(
-            select(Annotation).where(Annotation.project_id == project_id, Annotation.task_id.in_(tasks))
-        ).all()
+        said_by = by_task(
+            session.scalars(
+                select(Annotation).where(Annotation.project_id == project_id, Annotation.task_id.in_(tasks))
+            )
+        )
         records = session.scalars(select(Task).where(Task.project_id == project_id, Task.id.in_(tasks))).all()
-    current = {
-        task.id: settle([row for row in said_by if row.task_id == task.id], task.current).current for task in records
-    }
+    current = {task.id: settle(said_by.get(task.id, []), task.current).current for task in records}
     for row in rows:
         if row.prediction_id == SENT:  # its import is under way: next time
             continue

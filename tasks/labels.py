@@ -41,6 +41,8 @@ def settle(annotations: Iterable[Annotation], current: Labels) -> Settled:
     """
     present = sorted((row for row in annotations if row.deleted_at is None), key=_time)
     record = {head: tuple(names) for head, names in current.items()}
+    if not present:  # most tasks of a large project
+        return Settled(record, record)
     for row in present:
         if row.origin in ("imported", "earlier"):
             record |= {head: tuple(names) for head, names in row.labels.items()}
