@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,15 @@ class Backbone:
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) to float32 (B, 3, H, W) on the model's device, channels last in memory."""
-        parameter = next(self.model.parameters())
-        images = pixels.to(parameter.device).permute(0, 3, 1, 2).float() / 255
-        mean = torch.tensor(self.mean, device=parameter.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=parameter.device).view(1, -1, 1, 1)
-        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+        return normalised(pixels, self.mean, self.std, next(self.model.parameters()).device)
+
+
+def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float], device: torch.device) -> Tensor:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) on `device`, channels last; mean and std are of pixels in [0, 1]."""
+    images = pixels.to(device).permute(0, 3, 1, 2).float() / 255
+    centre = torch.tensor(mean, device=device).view(1, -1, 1, 1)
+    spread = torch.tensor(std, device=device).view(1, -1, 1, 1)
+    return ((images - centre) / spread).contiguous(memory_format=torch.channels_last)
 
 
 def create(config: LearningConfig, seed: int) -> Backbone:
@@ -69,7 +73,8 @@ def create(config: LearningConfig, seed: int) -> Backbone:
     """
     check_name(config.backbone)
     if config.weights == "hub":
-        return _wrapped(_from_hub(config.backbone), config, pretrained=True)
+        model = from_hub(config.backbone, lambda: timm.create_model(config.backbone, pretrained=True, num_classes=0))
+        return _wrapped(model, config, pretrained=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = timm.create_model(config.backbone, num_classes=0)
@@ -145,7 +150,7 @@ def load(path: Path) -> Backbone:
     return Backbone(
         name=about["name"],
         image_size=about["image_size"],
-        model=_placed(model),
+        model=placed(model),
         mean=tuple(about["mean"]),
         std=tuple(about["std"]),
         dimension=about["dimension"],
@@ -167,15 +172,18 @@ def metadata(path: Path) -> dict[str, Any]:
         return {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
 
 
-def _from_hub(name: str) -> nn.Module:
-    """Load from the hub or its cache. Asks once whether the hub is there, for its client retries for 45 s."""
+def from_hub(name: str, make: Callable[[], nn.Module]) -> nn.Module:
+    """What `make` makes of the pretrained weights of `name`, from the hub or its cache. Raises HubUnreachable.
+
+    Asks once whether the hub is there, for its client retries for 45 s.
+    """
     was_offline = hub.HF_HUB_OFFLINE
     try:
         httpx.head(hub.ENDPOINT, timeout=HUB_TIMEOUT_S)
     except httpx.HTTPError:
         hub.HF_HUB_OFFLINE = True
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0)
+        return make()
     except (OSError, httpx.HTTPError) as error:
         raise HubUnreachable(f"No pretrained weights for {name}: {hub.ENDPOINT} cannot be reached.") from error
     except RuntimeError as error:
@@ -187,7 +195,7 @@ def _from_hub(name: str) -> nn.Module:
 def _wrapped(model: nn.Module, config: LearningConfig, *, pretrained: bool) -> Backbone:
     _resize(model, config.image_size)
     normalisation: Any = model.pretrained_cfg
-    model = _placed(model)
+    model = placed(model)
     backbone = Backbone(
         name=config.backbone,
         image_size=config.image_size,
@@ -210,5 +218,6 @@ def _resize(model: nn.Module, image_size: int) -> None:
         set_input_size(img_size=(image_size, image_size))
 
 
-def _placed(model: nn.Module) -> nn.Module:
+def placed(model: nn.Module) -> nn.Module:
+    """The network on the chosen device, channels last in memory."""
     return model.to(devices.choose()).to(memory_format=torch.channels_last)

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+MOST_NATS = 4  # at which cross-entropy is cut
+SMALLEST = 1e-8  # probability that a member's logarithm is taken of
+
 
 class NoSpread(ValueError):
     """The measure needs several members and was given one."""
@@ -106,6 +109,20 @@ def mutual_information(members: Floats) -> Floats:
     """
     expected: Floats = _entropy(members).mean(axis=0)
     return _entropy(members.mean(axis=0)) - expected
+
+
+@measure("cross_entropy")
+def cross_entropy(members: Floats) -> Floats:
+    """Mean over members of -sum p log p_m, p their mean and p_m the member's; at most 4 nats, divided by 4.
+
+    Uncertainty-Guided Annotation (arXiv 2404.07208), as its code has it. It is H(p) plus the mean divergence of p from
+    the members: what cannot be known and what they disagree about, mixed.
+    """
+    mean = members.mean(axis=0)
+    surprise = -np.log(np.maximum(members, np.float32(SMALLEST))).mean(axis=0)
+    nats = np.einsum("...c,...c->...", mean, surprise)
+    share: Floats = np.minimum(nats, MOST_NATS) / np.float32(MOST_NATS)
+    return share
 
 
 def _entropy(p: Floats) -> Floats:

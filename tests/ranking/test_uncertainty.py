@@ -4,6 +4,7 @@ from math import log
 
 import numpy as np
 import pytest
+from scipy.stats import entropy as stats_entropy
 from skactiveml.pool import average_kl_divergence, uncertainty_scores
 
 from tasks.ranking.uncertainty import MEASURES, NoSpread, uncertainty
@@ -37,6 +38,9 @@ def slowly(name: str, members: list[list[float]]) -> float:
     if name == "variance":
         spread = sum((p[c] - mean[c]) ** 2 for p in members for c in range(classes)) / count
         return spread * classes / (classes - 1)
+    if name == "cross_entropy":
+        surprise = [-sum(mean[c] * log(max(p[c], 1e-8)) for c in range(classes)) for p in members]
+        return min(sum(surprise) / count, 4) / 4
     return (entropy(mean) - sum(map(entropy, members)) / count) / log(classes)
 
 
@@ -81,6 +85,15 @@ def test_mutual_information_is_the_members_mean_divergence_from_their_mean() -> 
     np.testing.assert_allclose(uncertainty("bald", members, multiple=False), expected, atol=1e-5)
 
 
+def test_cross_entropy_is_entropy_and_the_mean_divergence_of_the_mean_from_the_members() -> None:
+    members = np.clip(single(5, 500, 3).astype(float), 1e-3, None)
+    members /= members.sum(axis=2, keepdims=True)
+    mean = members.mean(axis=0)
+    expected = (stats_entropy(mean, axis=1) + stats_entropy(mean[None], members, axis=2).mean(axis=0)) / 4
+    found = uncertainty("cross_entropy", members.astype(np.float32), multiple=False)
+    np.testing.assert_allclose(found, np.minimum(expected, 1), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("is_multiple", [False, True])
 def test_order_of_tasks_and_classes_does_not_matter(name: str, is_multiple: bool) -> None:
@@ -97,7 +110,7 @@ def test_order_of_tasks_and_classes_does_not_matter(name: str, is_multiple: bool
 def test_the_extremes_are_0_and_1(name: str, classes: int) -> None:
     sure = np.tile(np.eye(classes, dtype=np.float32)[:1], (classes, 1, 1))
     assert uncertainty(name, sure, multiple=False) == pytest.approx([0], abs=1e-6)
-    if MEASURES[name] in (MEASURES["bald"], MEASURES["variance"]):
+    if name in ("bald", "mutual_information", "variance", "cross_entropy"):
         unsure = np.eye(classes, dtype=np.float32)[:, None, :]  # every member is sure of another class
     else:
         unsure = np.full((1, 1, classes), 1 / classes, dtype=np.float32)
