@@ -80,7 +80,9 @@ class Cycle(Work):
         )
         taken = take(self.store, label_config, self.project_id)
         if not len(taken.ids):
-            raise NoTasks("the project has no task with a readable image yet; `status` names those that failed")
+            raise NoTasks(
+                "the project has no task whose image could be read yet: import some; `status` names those that failed"
+            )
         taken.save(path)
         return taken
 

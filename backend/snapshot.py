@@ -60,8 +60,9 @@ class Snapshot:
         return has
 
     def learnable(self, heads: tuple[Head, ...]) -> tuple[Head, ...]:
-        """The heads with enough labels to learn: MIN_LABELS of them, and more than one answer among them."""
-        return tuple(head for head in heads if _learnable(self.targets[head.name][self.folds != HOLDOUT]))
+        """The heads with enough labels to learn: MIN_LABELS of them, two answers whatever fold is left out."""
+        rows = self.folds != HOLDOUT
+        return tuple(head for head in heads if learnable(self.targets[head.name][rows], self.folds[rows]))
 
     def of(self, rows: NDArray[np.intp]) -> "Snapshot":
         """Only these tasks."""
@@ -128,9 +129,16 @@ class Snapshot:
         return cls(**plain, **cast(Any, parts))
 
 
-def _learnable(target: NDArray[np.float32]) -> bool:
-    given = target[~np.isnan(target).any(axis=1)]
-    return len(given) >= MIN_LABELS and len(np.unique(given, axis=0)) > 1
+def learnable(target: NDArray[np.float32], folds: NDArray[np.int8]) -> bool:
+    """Whether a head can be learnt from training rows (N, C), NaN without a label, in these folds (N,).
+
+    What was fitted without a fold, and saw one answer only, would doubt every other answer in that fold.
+    """
+    known = ~np.isnan(target).any(axis=1)
+    given, where = target[known], folds[known]
+    return len(given) >= MIN_LABELS and all(
+        len(np.unique(given[where != fold], axis=0)) > 1 for fold in np.unique(where)
+    )
 
 
 def take(store: Store, label_config: str, project_id: int, *, unread: bool = False) -> Snapshot:

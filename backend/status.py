@@ -6,8 +6,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from backend import advice, centres, evidence, jobs, schedule
+from backend import centres, evidence, jobs, schedule
 from backend.registry import Registry
+from backend.report import stopping
+from backend.report.limits import limits
+from backend.report.material import read
 from backend.settings import Settings
 from backend.weights_in_words import sentences
 from tasks import queue
@@ -20,7 +23,10 @@ FAILED_SHOWN = 20  # unusable images named in full
 
 
 def overview(store: Store, settings: Settings) -> dict[str, Any]:
-    """Everything about this backend: its workers and its projects, what reviews have shown and if they are enough."""
+    """Everything about this backend: its workers and its projects, what reviews have shown and if they are enough.
+
+    It reads every task: seconds where they are many.
+    """
     registry = Registry(settings.state_dir)
     with store.begin() as session:
         projects = session.scalars(select(Project.id).order_by(Project.id)).all()
@@ -28,13 +34,19 @@ def overview(store: Store, settings: Settings) -> dict[str, Any]:
         "label_studio": settings.label_studio_url,
         "workers": jobs.workers(store),
         "projects": [
-            of_project(store, settings, project_id)
-            | {
-                "evidence": evidence.of_project(store, registry, project_id),
-                "stopping": advice.of_project(store, registry, settings, project_id),
-            }
+            of_project(store, settings, project_id) | _judged(store, registry, settings, project_id)
             for project_id in projects
         ],
+    }
+
+
+def _judged(store: Store, registry: Registry, settings: Settings, project_id: int) -> dict[str, Any]:
+    material = read(store, registry, project_id)
+    tuned = settings.tuned(material.project.extra_params)
+    return {
+        "limits": limits(material),
+        "evidence": evidence.of_project(material),
+        "stopping": stopping.advice(material, tuned, queue.open_head(store, project_id)),
     }
 
 

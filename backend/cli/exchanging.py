@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from backend.cli.terminal import Json, ProjectOption, bar, chosen_project, fail, show
+from backend.cli.terminal import Json, ProjectOption, bar, chosen_project, fail, no_model, show
 
 
 def export_review(
@@ -30,7 +30,7 @@ def export_review(
     number = chosen_project(store, project)
     found = exchange.suspects(store, Registry(chosen.state_dir), chosen, number, top)
     if found is None:
-        raise fail(f"project {number} has no model yet: let `second-look cycle` train one")
+        raise fail(no_model(number))
     try:
         # The byte order mark tells Excel that it is UTF-8.
         with whole(file) as part, part.open("w", newline="", encoding="utf-8-sig") as out:
@@ -49,6 +49,8 @@ def export_review(
     text = f"{file}: {value['tasks']} tasks by version {found.version}"
     if found.withheld:
         text += f"\n{found.withheld} tasks are kept out: the hold-out, and what is drawn at random, are answered unseen"
+    if not any(row.suspicion for row in found.rows):
+        text += "\nno label is suspected: none on record is still to be checked that the model has learnt to judge"
     show(value, as_json, Text(text))
 
 

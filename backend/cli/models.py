@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backend.cli.running import run_job
-from backend.cli.terminal import Json, ProjectOption, chosen_project, fail, show
+from backend.cli.terminal import Json, ProjectOption, chosen_project, fail, no_model, show
 
 
 def models(project: ProjectOption = None, as_json: Json = False) -> None:
@@ -24,7 +24,7 @@ def models(project: ProjectOption = None, as_json: Json = False) -> None:
     store = Store.open(chosen.database)
     number = chosen_project(store, project)
     rows = promotion.listed(store, Registry(chosen.state_dir), number)
-    show({"project": number, "versions": rows}, as_json, _table(rows))
+    show({"project": number, "versions": rows}, as_json, _table(rows) if rows else no_model(number))
 
 
 def promote(

@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.cli.terminal import Json, ProjectOption, chosen_project, console, show
+from backend.cli.terminal import Json, ProjectOption, chosen_project, console, no_model, show
 
 
 def status(as_json: Json = False) -> None:
@@ -32,8 +32,11 @@ def _print_project(project: dict[str, Any]) -> None:
     for alarm in project["alarms"]:
         console.print(f"  [red]alarm[/red] {alarm}")
     console.print(f"  tasks {project['tasks']}, open {project['tasks_open']}, annotations {project['annotations']}")
-    for failed in project["images_failed"]["tasks"]:
-        console.print(f"  [yellow]task {failed['task']}[/yellow] {failed['reason']}")
+    failed = project["images_failed"]
+    for row in failed["tasks"]:
+        console.print(f"  [yellow]task {row['task']}[/yellow] {escape(row['reason'])}")
+    if failed["count"] > len(failed["tasks"]):
+        console.print(f"  and {failed['count'] - len(failed['tasks'])} more whose image cannot be read")
     for task in project["tasks_with_problems"]:
         console.print(f"  [yellow]task {task['task']}[/yellow] {'; '.join(task['problems'])}")
     reading = project["catching_up"]
@@ -56,6 +59,8 @@ def _print_project(project: dict[str, Any]) -> None:
         console.print(
             f"  job {job['id']} {job['state']}: {job['step']}{progress} {job['error'] or ''} ({job['reason']})"
         )
+    for sentence in project["limits"]:
+        console.print(f"  [yellow]note[/yellow] {escape(sentence)}")
     if project["model"] is not None:
         table = Table(
             "control", "n", "adjudicated", "accuracy", "macro F1", "AUC", "ECE", title="hold-out, recorded labels"
@@ -63,14 +68,14 @@ def _print_project(project: dict[str, Any]) -> None:
         for head, figures in project["model"]["holdout"].items():
             numbers = ["-" if figures[name] is None else f"{figures[name]:.3f}" for name in FIGURES]
             table.add_row(head, str(figures["n"]), str(figures["adjudicated"]), *numbers)
-        console.print(
-            f"  model v{project['model']['version']}, learnt from {project['model']['labels']} labelled tasks"
-        )
+        learnt = f"learnt from {project['model']['labels']} labelled tasks" if table.row_count else "has learnt nothing"
+        console.print(f"  model v{project['model']['version']}, {learnt}")
         if project["model"]["verdict"] is not None:
             console.print(f"  {project['model']['verdict']['reason']}", markup=False)
         for refused in project["model"]["refused"]:
             console.print(f"  v{refused['version']} was refused: {refused['reason']}", markup=False)
-        console.print(table)
+        if table.row_count:
+            console.print(table)
         for sentence in project["model"]["weighing"]:
             console.print(f"  {sentence}", markup=False)
         _print_evidence(project["evidence"])
@@ -140,7 +145,8 @@ def rank(top: Annotated[int, typer.Option(min=1)] = 100, project: ProjectOption 
 
     chosen = settings()
     store = Store.open(chosen.database)
-    rows = preview(store, Registry(chosen.state_dir), chosen, chosen_project(store, project), top)
+    number = chosen_project(store, project)
+    rows = preview(store, Registry(chosen.state_dir), chosen, number, top)
     table = Table("place", "task", "kind", "score", "U", "D", "published", "why")
     for row in rows:
         numbers = [
@@ -149,4 +155,8 @@ def rank(top: Annotated[int, typer.Option(min=1)] = 100, project: ProjectOption 
         table.add_row(
             str(row["place"]), str(row["task"]), row["kind"], *numbers, "yes" if row["published"] else "", row["why"]
         )
-    show({"tasks": rows}, as_json, table)
+    known = store.project(number)
+    said = no_model(number)
+    if known is not None and known.published is not None:
+        said = "nothing is left to review: every task is answered, or its image cannot be read"
+    show({"tasks": rows}, as_json, table if rows else said)

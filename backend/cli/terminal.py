@@ -29,6 +29,11 @@ def fail(message: str) -> typer.Exit:
     return typer.Exit(1)
 
 
+def no_model(number: int) -> str:
+    """What a command says that has nothing to show before a first model."""
+    return f"project {number} has no model yet: let `second-look cycle` train one"
+
+
 def bar() -> Progress:
     """A progress bar on standard error, so that --json keeps standard output to itself."""
     return Progress(

@@ -5,7 +5,7 @@ from typing import Any
 
 from backend import evidence, kept_heads
 from backend.registry import Registry
-from backend.report import annotators, centres, models, reviews, stopping
+from backend.report import annotators, centres, limits, models, reviews, stopping
 from backend.report.material import read
 from backend.settings import Settings
 from backend.weights_in_words import sentences
@@ -29,12 +29,13 @@ def gather(store: Store, settings: Settings, project_id: int) -> dict[str, Any]:
         "positive": material.head.positive,
         "version": material.project.version,
         "alarms": list(material.project.alarms),
+        "limits": limits.limits(material),
         "tasks": len(material.items),
         "open": sum(not item.is_labeled for item in material.items),
         "reviewed": sum(item.id in people for item in material.items),
         "for_the_expert": sum(item.settled.flagged for item in material.items),
         "holdout": len(material.holdout),
-        "evidence": evidence.of_project(store, registry, project_id),
+        "evidence": evidence.of_project(material),
         "days": reviews.by_day(material),
         "found": reviews.found(material),
         "changes": reviews.changes(material),
