@@ -30,6 +30,17 @@ Progress = Callable[[int, int], None]
 """Called after every batch with what is done and the total, for a progress bar and a heartbeat."""
 
 
+def part_of(progress: Progress | None, part: int, parts: int) -> Progress | None:
+    """Report one of several equal parts as a share of them all."""
+    if progress is None:
+        return None
+
+    def report(done: int, total: int) -> None:
+        progress(part * total + done, parts * total)
+
+    return report
+
+
 class HubUnreachable(RuntimeError):
     """The pretrained weights are neither cached nor to be had from the hub; train from scratch instead."""
 

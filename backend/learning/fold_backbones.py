@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.learning.arrays import Float32, Members, Pixels, Targets, Weights
-from backend.learning.backbone import Backbone, Progress, WeightsError, create, embed, load, save
+from backend.learning.backbone import Backbone, Progress, WeightsError, create, embed, load, part_of, save
 from backend.learning.config import LearningConfig
 from backend.learning.crossfit import CrossFit, ensemble, labelled_rows
 from backend.learning.folds import HOLDOUT
@@ -62,7 +62,7 @@ def train_backbones(
                 heads,
                 config,
                 seed=config.seed * config.folds + fold,
-                progress=_part_of(progress, fold, config.folds),
+                progress=part_of(progress, fold, config.folds),
                 row_weights=row_weights,
             )
             save(replace(trained, made_from=made_from), path)
@@ -85,7 +85,7 @@ def load_backbones(folder: Path) -> list[Backbone]:
 def embed_all(backbones: Sequence[Backbone], pixels: Pixels, progress: Progress | None = None) -> list[Float32]:
     """Embeddings (N, D) from each backbone."""
     return [
-        embed(backbone, pixels, progress=_part_of(progress, index, len(backbones)))
+        embed(backbone, pixels, progress=part_of(progress, index, len(backbones)))
         for index, backbone in enumerate(backbones)
     ]
 
@@ -118,14 +118,3 @@ def _fingerprint(
             digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
     digest.update(folds.tobytes())
     return digest.hexdigest()
-
-
-def _part_of(progress: Progress | None, part: int, parts: int) -> Progress | None:
-    """Report one of several equal parts as a share of them all."""
-    if progress is None:
-        return None
-
-    def report(done: int, total: int) -> None:
-        progress(part * total + done, parts * total)
-
-    return report

@@ -76,5 +76,6 @@ def tile_logits(member: UNet, tiles: Bytes) -> Float32:
 def _empty(name: str, shape: tuple[int, ...], folder: Path | None) -> Half:
     if folder is None:
         return np.empty(shape, dtype=np.float16)
-    mapped: Half = open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float16, shape=shape)
+    path = folder / f"{name}.npy"
+    mapped: Half = open_memmap(path, mode="w+", dtype=np.float16, shape=shape)  # type: ignore[no-untyped-call]
     return mapped

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
@@ -79,13 +80,13 @@ def create(config: SegmentationConfig, classes: Sequence[str], seed: int) -> UNe
             model = _built(config.backbone, len(classes), pretrained=False)
         if config.weights not in ("hub", "scratch"):
             _load_encoder(model, config)
-    pretrained_cfg = timm.get_pretrained_cfg(config.backbone)
+    normalisation: Any = timm.get_pretrained_cfg(config.backbone)
     return UNet(
         name=config.backbone,
         classes=tuple(classes),
         model=placed(model).eval(),
-        mean=tuple(pretrained_cfg.mean),
-        std=tuple(pretrained_cfg.std),
+        mean=tuple(normalisation.mean),
+        std=tuple(normalisation.std),
         pretrained=config.weights != "scratch",
     )
 
