@@ -33,6 +33,8 @@ class Decoded:
 def decode_result(schema: Schema, result: object) -> Decoded:
     """Reads the `result` list of an annotation or prediction. Never raises: what it cannot read becomes a problem.
 
+    Masks are for `mask_codec.decode_masks`, as they need the image's size.
+
     Several results for one head: the last counts; for a multiple head, all together. A multiple head without result
     has nothing ticked `()` if it may be left empty and the annotator answered anything else; otherwise no label.
     """
@@ -42,6 +44,7 @@ def decode_result(schema: Schema, result: object) -> Decoded:
     role_values: dict[str, object] = {}
     answered = False
     heads = {head.name: head for head in schema.heads}
+    passed_over = schema.left_alone_names | {head.name for head in schema.masks}
     roles = {role.name: role for role in schema.roles.values()}
     if not isinstance(result, list):
         problems.append(f"The result is not a list but {brief(result)}.")
@@ -69,7 +72,7 @@ def decode_result(schema: Schema, result: object) -> Decoded:
             else:
                 broken.discard(name)
                 labels[name] = found
-        elif name in schema.left_alone_names:
+        elif name in passed_over:
             answered = True
         else:
             problems.append(f"A result is for {name!r}, which is no control of the label config.")

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 from xml.parsers.expat import ErrorString
 
+MASKS = ("brushlabels", "polygonlabels")
 _SHAPES = ("bitmask", "brush", "ellipse", "keypoint", "polygon", "rectangle", "vector")
 _REGION_TAGS = frozenset(["labels", "magicwand", *_SHAPES, *(f"{shape}labels" for shape in _SHAPES)])
 
@@ -15,7 +16,7 @@ class SchemaError(ValueError):
 
 
 class Answers(NamedTuple):
-    """What a Choices or Rating can be answered with.
+    """What a Choices or Rating can be answered with, or a region be labelled with.
 
     classes: as Label Studio stores them; shown: as the annotator reads them; hidden: nested ones that Label Studio
     neither shows nor stores.
@@ -81,40 +82,44 @@ def inside_repeaters(root: Element) -> set[Element]:
 
 def why_not_learnt(tag: Element, repeated: bool) -> str | None:
     """Why a control cannot be a head, whatever image it points to; None where it can."""
-    if kind(tag) in _REGION_TAGS:
-        return "it marks regions of the image, and only labels of the whole image are learnt"
-    if kind(tag) not in ("choices", "rating"):
-        return f"{tag.tag} is not learnt, only Choices and Rating are"
+    if kind(tag) in _REGION_TAGS and kind(tag) not in MASKS:
+        return "it marks regions of the image, of which only those of BrushLabels and PolygonLabels are learnt"
+    if kind(tag) not in ("choices", "rating", *MASKS):
+        return f"{tag.tag} is not learnt, only Choices, Rating, BrushLabels and PolygonLabels are"
     if is_true(tag, "perRegion"):
         return 'it is answered per region (perRegion="true")'
     if is_true(tag, "perItem"):
         return 'it is answered per item of a list (perItem="true")'
     if repeated:
         return "it is repeated by a Repeater, a different number of times in each task"
-    if kind(tag) == "choices" and (tag.get("apiUrl") or tag.get("value", "").startswith("$")):
-        return f"its choices come from {tag.get('apiUrl') or tag.get('value')}, so they differ between tasks"
+    if kind(tag) != "rating" and (tag.get("apiUrl") or tag.get("value", "").startswith("$")):
+        return f"its classes come from {tag.get('apiUrl') or tag.get('value')}, so they differ between tasks"
     if kind(tag) == "choices" and is_true(tag, "allowNested"):
         return 'its answers are paths (allowNested="true"), which Label Studio refuses in predictions'
     return None
 
 
 def answers_of(tag: Element) -> Answers:
-    """What a Choices or Rating can be answered with. Raises SchemaError for nameless and repeated choices."""
+    """The choices of Choices, the stars of Rating, the labels of region tags such as BrushLabels.
+
+    Raises SchemaError for nameless and repeated ones.
+    """
     if kind(tag) == "rating":
         stars = tuple(str(star) for star in range(1, _max_rating(tag) + 1))
         return Answers(stars, stars, ())
+    part = "choice" if kind(tag) == "choices" else "label"
     shown: dict[str, str] = {}
     hidden: list[str] = []
     waiting = [(child, False) for child in reversed(tag)]
     while waiting:
         element, nested = waiting.pop()
-        is_choice = kind(element) == "choice"
-        waiting += [(child, nested or is_choice) for child in reversed(element)]
-        if not is_choice:
+        is_part = kind(element) == part
+        waiting += [(child, nested or is_part) for child in reversed(element)]
+        if not is_part:
             continue
         name = element.get("alias") or element.get("value")
         if not name:
-            raise SchemaError(f"A Choice of {tag.get('name')!r} has neither value nor alias: give it a value.")
+            raise SchemaError(f"A {part.title()} of {tag.get('name')!r} has neither value nor alias: give it a value.")
         if nested:
             hidden.append(name)
         elif name in shown:
@@ -148,7 +153,7 @@ def find_image(root: Element, candidates: list[Element]) -> Element:
         )
     if not used and len(images) > 1:
         raise SchemaError(
-            f"The label config has several Image tags ({', '.join(map(repr, images))}) and no Choices or Rating "
+            f"The label config has several Image tags ({', '.join(map(repr, images))}) and no control to learn "
             f"that points to one of them: set toName on the controls to learn."
         )
     return images[next(iter(used or images))]

@@ -10,6 +10,7 @@ from typing import Literal
 from xml.etree.ElementTree import Element
 
 from tasks.label_config import (
+    MASKS,
     Answers,
     SchemaError,
     answers_of,
@@ -23,8 +24,9 @@ from tasks.label_config import (
     task_field,
     why_not_learnt,
 )
+from tasks.mask_heads import MaskHead, check_scope, mask_head
 
-__all__ = ["ROLES", "Head", "Kind", "Labels", "Role", "Schema", "SchemaError", "parse_label_config"]
+__all__ = ["ROLES", "Head", "Kind", "Labels", "MaskHead", "Role", "Schema", "SchemaError", "parse_label_config"]
 
 Kind = Literal["single", "multiple", "rating"]
 
@@ -40,6 +42,8 @@ _ROLE_TAGS = {
     "flag": ("choices",),
     "review": ("choices",),
     "confidence": ("rating", "choices", "number"),
+    "look": ("rectanglelabels", "rectangle"),
+    "scope": ("choices",),
 }
 
 
@@ -89,6 +93,7 @@ class Role:
 class Schema:
     """What a label config asks for.
 
+    heads: labels of the whole image; empty where masks alone are learnt. masks: what is marked in the image.
     roles: by role name. left_alone: a sentence for each control or Choice not learnt, with the reason.
     left_alone_names: the names of these controls, whose results are passed over without complaint.
     """
@@ -101,27 +106,30 @@ class Schema:
     roles: Mapping[str, Role]
     left_alone: tuple[str, ...]
     left_alone_names: frozenset[str] = frozenset()
+    masks: tuple[MaskHead, ...] = ()
 
     def fingerprint(self) -> str:
-        """sha256 hex over the heads' names, kinds and classes: equal where a model's outputs mean the same."""
-        shape = [[head.name, head.kind, list(head.classes)] for head in self.heads]
+        """sha256 hex over the names, kinds and classes of all heads: equal where a model's outputs mean the same."""
+        shape = [[head.name, head.kind, list(head.classes)] for head in (*self.heads, *self.masks)]
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 
 
 def parse_label_config(xml: str) -> Schema:
     """Reads a Label Studio label config.
 
-    Learnt: Choices (single, single-radio, multiple) and Rating that point to the image. Raises SchemaError where
-    the XML does not parse, names clash, an attribute of ours is wrong, or nothing is left to learn.
+    Learnt: Choices (single, single-radio, multiple), Rating, BrushLabels and PolygonLabels that point to the image.
+    Raises SchemaError where the XML does not parse, names clash, an attribute of ours is wrong, or nothing is left to
+    learn.
     """
     root = read_xml(xml)
     roles = _roles(root)
     repeated = inside_repeaters(root)
     controls = [tag for tag in root.iter() if is_control(tag) and tag.get("model_role") is None]
     reasons = {tag: why_not_learnt(tag, tag in repeated) for tag in controls}
-    image = find_image(root, [tag for tag in controls if reasons[tag] is None])
+    image = _image(root, [tag for tag in controls if reasons[tag] is None])
 
     learnt: list[tuple[Element, Answers]] = []
+    masks: list[tuple[Element, Answers]] = []
     left_alone: list[str] = []
     left_alone_names: set[str] = set()
     for tag, reason in reasons.items():
@@ -134,18 +142,24 @@ def parse_label_config(xml: str) -> Schema:
                 f"Label Studio does not show it"
                 for choice in answers.hidden
             ]
-            if len(answers.classes) >= 2:
+            if kind(tag) in MASKS:
+                if answers.classes:
+                    masks.append((tag, answers))
+                    continue
+                reason = "it has no Label"
+            elif len(answers.classes) >= 2:
                 learnt.append((tag, answers))
                 continue
-            reason = f"a model needs two or more classes to tell apart, and it has {len(answers.classes)}"
+            else:
+                reason = f"a model needs two or more classes to tell apart, and it has {len(answers.classes)}"
         left_alone.append(f"{tag.tag} {tag.get('name')!r} is left alone: {reason}")
         left_alone_names.add(tag.get("name", ""))
-    if not learnt:
+    if not learnt and not masks:
         raise SchemaError(
-            f"The label config has nothing to learn: add a Choices or Rating control with "
+            f"The label config has nothing to learn: add a Choices, Rating, BrushLabels or PolygonLabels control with "
             f'toName="{image.get("name")}". Found: {"; ".join(left_alone) or "no control at all"}.'
         )
-    weights = _weights([tag for tag, _ in learnt])
+    weights, mask_weights = _weights([tag for tag, _ in learnt]), _weights([tag for tag, _ in masks])
     return Schema(
         heads=tuple(_head(tag, answers, weight) for (tag, answers), weight in zip(learnt, weights, strict=True)),
         image_name=image.get("name", ""),
@@ -155,7 +169,15 @@ def parse_label_config(xml: str) -> Schema:
         roles=roles,
         left_alone=tuple(left_alone),
         left_alone_names=frozenset(left_alone_names),
+        masks=tuple(
+            mask_head(tag, answers, weight) for (tag, answers), weight in zip(masks, mask_weights, strict=True)
+        ),
     )
+
+
+def _image(root: Element, learnable: list[Element]) -> Element:
+    """The image of the heads; that of the masks where there are no heads, so that masks change nothing else."""
+    return find_image(root, [tag for tag in learnable if kind(tag) not in MASKS] or learnable)
 
 
 def _roles(root: Element) -> dict[str, Role]:
@@ -179,11 +201,13 @@ def _roles(root: Element) -> dict[str, Role]:
                 f"{tag.tag} {name!r} cannot have model_role={role!r}: that needs a tag with toName of the type "
                 f"{' or '.join(allowed)}."
             )
-        classes = answers_of(tag).classes if kind(tag) in ("choices", "rating") else ()
+        classes = answers_of(tag).classes if kind(tag) in ("choices", "rating", "rectanglelabels") else ()
         if role == "flag" and not classes:
             raise SchemaError(f'{name!r} has model_role="flag" but no Choice to tick: add one.')
         field = _field_to_fill(root, tag) if role == "similar" else None
         roles[role] = Role(role, name, tag.get("toName", ""), tag.tag, classes, field)
+    if "scope" in roles:
+        check_scope(roles["scope"].name, roles["scope"].classes, look="look" in roles)
     return roles
 
 
@@ -241,6 +265,8 @@ def _head(tag: Element, answers: Answers, weight: float) -> Head:
 def _weights(tags: list[Element]) -> list[float]:
     """model_weight of each tag, scaled to sum to 1; tags without one share equally what the others leave of 1."""
     given = [_weight(tag) for tag in tags]
+    if not given:
+        return []
     without = [tag.get("name") for tag, weight in zip(tags, given, strict=True) if weight is None]
     if len(without) == len(tags):
         return [1 / len(tags)] * len(tags)

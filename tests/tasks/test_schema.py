@@ -1,14 +1,20 @@
 """Label configs as heads, roles, and what is left alone."""
 
+from hashlib import sha256
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from label_studio_sdk.label_interface import LabelInterface
 
+from tasks.codec import decode_result
 from tasks.schema import ROLES, SchemaError, parse_label_config
 
 IMAGE = '<Image name="image" value="$image"/>'
 BOM = '<Choices name="bom" toName="image"{}><Choice value="benign"/><Choice value="malignant"/></Choices>'.format
+SCOPE = '<Choices name="s" toName="image" model_role="scope"><Choice value="Some" alias="{}"/></Choices>'
+NUCLEI = '<BrushLabels name="nuclei" toName="image"{}><Label value="nucleus" alias="n"/></BrushLabels>'.format
+GLANDS = '<PolygonLabels name="glands" toName="image"><Label value="benign"/><Label value="malignant"/></PolygonLabels>'
 TIRADS = '<Choices name="tirads" toName="image"{}><Choice value="TR1"/><Choice value="TR2"/></Choices>'.format
 
 
@@ -39,6 +45,35 @@ def test_heads_carry_what_the_controls_say():
     assert (quality.kind, quality.ordinal, quality.classes) == ("rating", True, ("1", "2", "3"))
     assert [head.weight for head in schema.heads] == pytest.approx([0.9, 0.1 / 3, 0.1 / 3, 0.1 / 3])
     assert schema.left_alone == ()
+
+
+def test_masks_are_heads_of_their_own():
+    schema = parse_label_config(
+        view(IMAGE, NUCLEI(' model_weight="3"'), BOM(""), GLANDS.replace(">", ' model_weight="1">', 1))
+    )
+    assert [(head.name, head.weight) for head in schema.heads] == [("bom", 1)]
+    nuclei, glands = schema.masks
+    assert (nuclei.name, nuclei.to_name, nuclei.kind, nuclei.weight) == ("nuclei", "image", "brush", 0.75)
+    assert (nuclei.classes, nuclei.shown) == (("n",), ("nucleus",))
+    assert (glands.kind, glands.classes, glands.weight) == ("polygon", ("benign", "malignant"), 0.25)
+    assert schema.left_alone == ()
+    assert decode_result(schema, [{"from_name": "nuclei", "value": {}}]).problems == ()
+
+
+def test_masks_alone_can_be_learnt():
+    schema = parse_label_config(view('<Image name="other" value="$o"/>', IMAGE, NUCLEI("")))
+    assert schema.heads == ()
+    assert [(head.name, head.weight) for head in schema.masks] == [("nuclei", 1)]
+    assert schema.image_field == "image"
+
+
+def test_labels_of_masks_are_those_of_label_studio():
+    xml = view(
+        IMAGE,
+        '<BrushLabels name="c" toName="image"><View><Label value="one" alias="1st"/></View><Label alias="two"/>'
+        '<Label value="three" alias=""/></BrushLabels>',
+    )
+    assert list(parse_label_config(xml).masks[0].classes) == LabelInterface(xml).get_control("c").labels
 
 
 def test_rating_has_five_stars_by_default():
@@ -77,6 +112,11 @@ def test_weights_sum_to_one(given_weights, expected):
         (BOM(' perItem="true"').replace("bom", "x"), "per item"),
         ('<RectangleLabels name="x" toName="image"><Label value="a"/></RectangleLabels>', "marks regions"),
         ('<Brush name="x" toName="image"/>', "marks regions"),
+        ('<BitmaskLabels name="x" toName="image"><Label value="a"/></BitmaskLabels>', "only those of BrushLabels"),
+        ('<BrushLabels name="x" toName="image"/>', "it has no Label"),
+        ('<BrushLabels name="x" toName="image" value="$labels"/>', "come from $labels"),
+        ('<Text name="t" value="$t"/>' + NUCLEI("").replace("image", "t").replace("nuclei", "x"), "belongs to 't'"),
+        ('<Image name="two" value="$b"/>' + GLANDS.replace("image", "two").replace("glands", "x"), "belongs to 'two'"),
         ('<TextArea name="x" toName="image"/>', "TextArea is not learnt"),
         ('<Taxonomy name="x" toName="image"><Choice value="a"/></Taxonomy>', "Taxonomy is not learnt"),
         ('<Choices name="x" toName="image" value="$options"/>', "come from $options"),
@@ -115,7 +155,7 @@ def test_roles_are_kept_apart_from_learning():
         "confidence": '<Rating name="n_confidence" toName="image" maxRating="2" model_role="confidence"/>',
         "similar": '<HyperText name="n_similar" value="$similar" model_role="similar"/>',
         "look": '<RectangleLabels name="n_look" toName="image" model_role="look"><Label value="a"/></RectangleLabels>',
-        "scope": '<Rectangle name="n_scope" toName="image" model_role="scope"/>',
+        "scope": '<Choices name="n_scope" toName="image" model_role="scope"><Choice value="image"/></Choices>',
     }
     assert set(tags) == set(ROLES)
     schema = parse_label_config(view(IMAGE, BOM(""), *tags.values()))
@@ -123,6 +163,7 @@ def test_roles_are_kept_apart_from_learning():
     assert {role: found.name for role, found in schema.roles.items()} == {role: f"n_{role}" for role in ROLES}
     assert (schema.roles["flag"].tag, schema.roles["flag"].classes) == ("Choices", ("benign", "malignant"))
     assert schema.roles["confidence"].classes == ("1", "2")
+    assert (schema.roles["look"].classes, schema.roles["scope"].classes) == (("a",), ("image",))
     assert (schema.roles["why"].to_name, schema.roles["similar"].to_name) == ("image", "")
     assert schema.roles["similar"].field == "similar"
     assert schema.left_alone == ()
@@ -155,6 +196,16 @@ def test_of_several_images_the_one_the_controls_point_to():
             view(IMAGE, BOM(' model_current="s"'), '<HyperText name="h" value="$s" model_role="similar"/>'),
             "Choices 'bom' uses it too (model_current)",
         ),
+        (
+            view(IMAGE, BOM(""), BOM(' model_role="scope"').replace("bom", "s")),
+            "'s' has model_role='scope' and the Choices 'benign', 'malignant'",
+        ),
+        (view(IMAGE, BOM(""), SCOPE.format("patches")), "add a RectangleLabels"),
+        (view(IMAGE, BOM(""), '<Choices name="s" toName="image" model_role="scope"/>'), "the Choices none"),
+        (view(IMAGE, BOM(""), BOM(' model_role="look"').replace("bom", "l")), "type rectanglelabels or rectangle"),
+        (view(IMAGE, NUCLEI(' model_weight="0"')), "Every model_weight is 0"),
+        (view(IMAGE, '<BrushLabels name="b" toName="image"><Label/></BrushLabels>'), "A Label of 'b' has neither"),
+        (view(IMAGE, GLANDS.replace("benign", "malignant")), "'malignant' twice"),
         (view(BOM("")), "no Image tag"),
         (view(IMAGE), "nothing to learn"),
         (view(IMAGE, '<Brush name="b" toName="image"/>'), "Brush 'b' is left alone"),
@@ -215,16 +266,26 @@ def test_fingerprint_follows_what_outputs_mean():
         )
     )
     multiple = parse_label_config(view(IMAGE, BOM(' choice="multiple"')))
+    masked = parse_label_config(view(IMAGE, BOM(""), GLANDS))
+    alone = parse_label_config(view(IMAGE, GLANDS))
     assert plain.fingerprint() == reweighted.fingerprint()
-    assert len({plain.fingerprint(), swapped.fingerprint(), multiple.fingerprint()}) == 3
-    assert len(plain.fingerprint()) == 64
+    different = {schema.fingerprint() for schema in (plain, swapped, multiple, masked, alone)}
+    assert len(different) == 5
+    # Stored with every model: one of another value would refuse all models trained before.
+    assert plain.fingerprint() == sha256(b'[["bom", "single", ["benign", "malignant"]]]').hexdigest()
 
 
 @given(
     st.lists(
         st.sampled_from(
             [
-                *(IMAGE, BOM(""), BOM(' model_role="flag"'), '<Rating name="r" toName="image" maxRating="1"/>'),
+                *(
+                    IMAGE,
+                    BOM(""),
+                    BOM(' model_role="flag"'),
+                    NUCLEI(""),
+                    '<Rating name="r" toName="image" maxRating="1"/>',
+                ),
                 *("<View>", "</View>", '<Choices toName="image">', '<Filter name="f" toName="image"/>'),
                 *("&#x41;", "&b;"),
             ]
@@ -237,4 +298,5 @@ def test_any_config_is_read_or_refused_in_words(tags):
     except SchemaError as error:
         assert str(error)
     else:
-        assert sum(head.weight for head in schema.heads) == pytest.approx(1)
+        for heads in filter(None, (schema.heads, schema.masks)):
+            assert sum(head.weight for head in heads) == pytest.approx(1)
