@@ -23,6 +23,9 @@ from tasks.why import Reason
 
 Floats = NDArray[np.float32]
 
+PER_TASK = ("uncertainty", "disagreement", "head_uncertainty", "head_disagreement", "head_doubt")
+"""The fields of TaskScores that have a row a task."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -142,20 +145,20 @@ def add(folder: Path, new: Scored) -> None:
 
 def _weighed(scores: TaskScores, heads: Sequence[Head], kept: frozenset[str]) -> TaskScores:
     shape = (len(scores.uncertainty), len(heads))
-    unsure, contradicted = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    unsure, contradicted, doubt = (np.zeros(shape, dtype=np.float32) for _ in range(3))
     for column, head in enumerate(heads):
         if head.name in kept:
             before = scores.heads.index(head.name)
             unsure[:, column] = scores.head_uncertainty[:, before]
             contradicted[:, column] = scores.head_disagreement[:, before]
-    return TaskScores.weighed(heads, unsure, contradicted)
+            doubt[:, column] = scores.head_doubt[:, before]
+    return TaskScores.weighed(heads, unsure, contradicted, doubt)
 
 
 def _followed_by(scores: TaskScores | None, rows: NDArray[np.intp], later: TaskScores | None) -> TaskScores | None:
     if scores is None or later is None:
         return None
-    names = ("uncertainty", "disagreement", "head_uncertainty", "head_disagreement")
-    joined = {name: np.concatenate([getattr(scores, name)[rows], getattr(later, name)]) for name in names}
+    joined = {name: np.concatenate([getattr(scores, name)[rows], getattr(later, name)]) for name in PER_TASK}
     return replace(scores, **joined)
 
 
@@ -195,12 +198,6 @@ def score(
             joined[rows] = getattr(part, name)
         return joined
 
-    scores = TaskScores(
-        heads=parts[0][1].heads,
-        head_weights=parts[0][1].head_weights,
-        uncertainty=whole("uncertainty"),
-        disagreement=whole("disagreement"),
-        head_uncertainty=whole("head_uncertainty"),
-        head_disagreement=whole("head_disagreement"),
-    )
+    joined = {name: whole(name) for name in PER_TASK}
+    scores = TaskScores(heads=parts[0][1].heads, head_weights=parts[0][1].head_weights, **joined)
     return Scored(ids, probabilities, scores, pixels, answers(heads))

@@ -63,20 +63,21 @@ def finds(
     reviewed: NDArray[np.bool_],
     wrong: NDArray[np.bool_],
     queue: Rows,
+    classes: int,
     horizons: Sequence[int] = HORIZONS,
     seed: int = 0,
 ) -> list[Find]:
     """What the next reviews in the queue's order find, per horizon; a horizon past its end stops there.
 
-    suspicion, reviewed, wrong: (N,) of the labels on record, as `wrong_labels.estimate` takes them, whose posterior
+    suspicion, reviewed, wrong, classes: of N labels on record, as `wrong_labels.estimate` takes them, whose posterior
     this draws from. queue: rows in the order of their review, none of them reviewed. Raises ValueError where it names
     a reviewed row or the arrays do not fit together. One horizon each length that the queue has.
     """
     if reviewed[queue].any():
         raise ValueError(f"row {queue[reviewed[queue]][0]} of the queue is reviewed already")
     rng = np.random.default_rng(seed)
-    a, b = (drawn[:DRAWS] for drawn in posterior(suspicion, reviewed, wrong, rng))
-    odds = log_odds(suspicion)
+    a, b = (drawn[:DRAWS] for drawn in posterior(suspicion, reviewed, wrong, rng, classes))
+    odds = log_odds(suspicion, classes)
     ends = sorted({min(horizon, len(queue)) for horizon in horizons} - {0})
     rest = ~reviewed
     rest[queue[: ends[-1]] if ends else queue] = False
@@ -88,12 +89,12 @@ def finds(
 
 
 def among(
-    suspicion: Floats, reviewed: NDArray[np.bool_], wrong: NDArray[np.bool_], rows: Rows, seed: int = 0
+    suspicion: Floats, reviewed: NDArray[np.bool_], wrong: NDArray[np.bool_], rows: Rows, classes: int, seed: int = 0
 ) -> Estimate:
     """How many wrong labels these unreviewed rows hold; arguments and ValueError as in `finds`."""
     if not len(rows):
         return Estimate(0.0, 0.0, 0.0)
-    (found,) = finds(suspicion, reviewed, wrong, rows, (len(rows),), seed)
+    (found,) = finds(suspicion, reviewed, wrong, rows, classes, (len(rows),), seed)
     return found.found
 
 

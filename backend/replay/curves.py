@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 from backend.evaluation.wrong_labels import estimate
 from backend.replay import rankings
 from backend.replay.run import Moment
+from tasks.ranking.suspects import alternatives
 from tasks.schema import Head
 
 LEVEL = 0.95
@@ -43,7 +44,7 @@ def point(seed: int, head: Head, moment: Moment) -> Point:
     compared = {}
     if known.any() and not moment.reviewed:
         compared = rankings.compared(head, doubt, moment.probabilities[known], recorded, wrong)
-    said = estimate(doubt, moment.answered[known], wrong, seed) if known.any() else None
+    said = estimate(doubt, moment.answered[known], wrong, alternatives(head), seed) if known.any() else None
     return Point(
         seed=seed,
         reviewed=moment.reviewed,

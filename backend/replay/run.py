@@ -125,11 +125,7 @@ class Replay:
         blank = np.full((len(scored.ids), len(head.classes)), np.nan, dtype=np.float32)
         p = blank if probabilities is None else probabilities
         scores = scored.scores
-        doubt = (
-            blank[:, 0]
-            if scores is None or probabilities is None
-            else scores.head_disagreement[:, scores.heads.index(head.name)]
-        )
+        doubt = blank[:, 0] if scores is None or probabilities is None else scores.doubt(head.name)
         rows = [scored.row_of[number] for number in held]
         there = [scored.row_of[number] for number in pool]
         figures = evaluate(head, p[rows], _targets(head, [self.material.truth[number - 1] for number in held]))

@@ -20,7 +20,7 @@ STRATEGIES = ("hybrid", "random", "disagreement", "queue", "entropy", "coverage"
 BATCHES = 3  # of 5 % of the images each
 BATCH_SHARE = 0.05
 FIRST_SEED = 300  # far from those that weights, formulas and sizes were tried on
-FEWER = {"entropy": 8, "coverage": 8}  # seeds of the strategies that are far from the best
+FEWER = {"entropy": 5, "coverage": 5}  # seeds of the strategies that are far from the best
 LEARNING = {"backbone": "resnet10t", "weights": "scratch", "folds": 3, "head_seeds": 1}
 
 

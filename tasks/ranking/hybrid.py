@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tasks.ranking.disagreement import disagreement
 from tasks.ranking.diversity import DIVERSITIES
+from tasks.ranking.suspects import suspicion
 from tasks.ranking.uncertainty import NoSpread, uncertainty
 from tasks.schema import Head
 
@@ -61,7 +62,11 @@ class Reason(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskScores:
-    """What the model makes of N tasks: (N,) weighted over heads, and (N, H) per head, all float32 in [0, 1]."""
+    """What the model makes of N tasks: (N,) weighted over heads, and (N, H) per head, all float32 in [0, 1].
+
+    head_doubt: the probability that the label on record does not hold, by the opinions that the disagreement is from;
+    0 without a label.
+    """
 
     heads: tuple[str, ...]
     head_weights: Floats
@@ -69,9 +74,10 @@ class TaskScores:
     disagreement: Floats
     head_uncertainty: Floats
     head_disagreement: Floats
+    head_doubt: Floats
 
     @classmethod
-    def weighed(cls, heads: Sequence[Head], unsure: Floats, contradicted: Floats) -> "TaskScores":
+    def weighed(cls, heads: Sequence[Head], unsure: Floats, contradicted: Floats, doubt: Floats) -> "TaskScores":
         """From the scores per head (N, H), summed by the heads' weights."""
         weights = np.array([head.weight for head in heads], dtype=np.float32)
         return cls(
@@ -81,7 +87,12 @@ class TaskScores:
             disagreement=np.clip(contradicted @ weights, 0, 1),
             head_uncertainty=unsure,
             head_disagreement=contradicted,
+            head_doubt=doubt,
         )
+
+    def doubt(self, head: str) -> Floats:
+        """How much the label on record of that head is doubted (N,)."""
+        return self.head_doubt[:, self.heads.index(head)]
 
     def base(self, weights: Weights) -> Floats:
         """a U + b D (N,): the part of the hybrid score that does not depend on the other tasks of the batch."""
@@ -125,7 +136,7 @@ def task_scores(
     if len(set(tasks.values())) > 1:
         raise ValueError(f"Heads differ in their number of tasks: {tasks}.")
     shape = (tasks[learnt[0].name], len(heads))
-    unsure, contradicted = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    unsure, contradicted, doubt = (np.zeros(shape, dtype=np.float32) for _ in range(3))
     for column, head in enumerate(heads):
         if head.name not in members:
             continue
@@ -138,7 +149,8 @@ def task_scores(
             if said is None:
                 said = np.asarray(members[head.name], dtype=np.float32).mean(axis=0)
             contradicted[:, column] = disagreement(said, targets[head.name], head)
-    return TaskScores.weighed(heads, unsure, contradicted)
+            doubt[:, column] = np.nan_to_num(suspicion(said, targets[head.name], head))
+    return TaskScores.weighed(heads, unsure, contradicted, doubt)
 
 
 class Selection(NamedTuple):

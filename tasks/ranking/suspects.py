@@ -27,6 +27,11 @@ def suspicion(probabilities: Floats, targets: Floats, head: Head) -> Floats:
     return found
 
 
+def alternatives(head: Head) -> int:
+    """Among how many answers a label is one: the head's classes, or yes and no where each class is ticked or not."""
+    return 2 if head.multiple else len(head.classes)
+
+
 def suspects(probabilities: Floats, targets: Floats, head: Head, threshold: float = THRESHOLD) -> NDArray[np.bool_]:
     """The document's rule (N,): the label's probability is below `threshold`, and the prediction differs."""
     y = np.nan_to_num(targets)

@@ -30,7 +30,7 @@ def test_the_wrong_labels_that_are_found_and_left_lie_within_the_intervals() -> 
     found, left, widths = np.zeros(3), np.zeros(3), []
     for seed in range(REPLAYS):
         suspicion, reviewed, wrong, queue = replay(seed)
-        said = forecast.finds(suspicion, reviewed, wrong, queue, (50, 100, 300), seed)
+        said = forecast.finds(suspicion, reviewed, wrong, queue, 2, (50, 100, 300), seed)
         assert [row.reviews for row in said] == [50, 100, 300]
         for place, row in enumerate(said):
             came = wrong[queue[: row.reviews]].sum()
@@ -43,24 +43,24 @@ def test_the_wrong_labels_that_are_found_and_left_lie_within_the_intervals() -> 
 
 def test_all_that_is_left_agrees_with_the_estimate_of_all() -> None:
     suspicion, reviewed, wrong, queue = replay(1)
-    (said,) = forecast.finds(suspicion, reviewed, wrong, queue, (5000,))
-    all_of_them = estimate(suspicion, reviewed, wrong)
+    (said,) = forecast.finds(suspicion, reviewed, wrong, queue, 2, (5000,))
+    all_of_them = estimate(suspicion, reviewed, wrong, 2)
     assert said.reviews == 900 and said.rate_left == forecast.Estimate(0, 0, 0)
     for ours, theirs in zip((said.found.value, said.found.low, said.found.high), all_of_them.left, strict=True):
         assert ours == pytest.approx(theirs, abs=2)
-    assert said.found == forecast.among(suspicion, reviewed, wrong, queue)
-    assert forecast.among(suspicion, reviewed, wrong, queue[:0]) == forecast.Estimate(0, 0, 0)
+    assert said.found == forecast.among(suspicion, reviewed, wrong, queue, 2)
+    assert forecast.among(suspicion, reviewed, wrong, queue[:0], 2) == forecast.Estimate(0, 0, 0)
 
 
 def test_no_label_is_left_to_review() -> None:
     suspicion, _, wrong, queue = replay(2)
-    assert forecast.finds(suspicion, np.ones(1000, dtype=bool), wrong, queue[:0]) == []
+    assert forecast.finds(suspicion, np.ones(1000, dtype=bool), wrong, queue[:0], 2) == []
 
 
 def test_what_was_reviewed_cannot_come_again() -> None:
     suspicion, reviewed, wrong, _ = replay(3)
     with pytest.raises(ValueError, match=f"row {np.flatnonzero(reviewed)[0]} of the queue is reviewed already"):
-        forecast.finds(suspicion, reviewed, wrong, np.arange(1000))
+        forecast.finds(suspicion, reviewed, wrong, np.arange(1000), 2)
 
 
 def test_the_figures_of_later_versions_lie_within_the_intervals() -> None:

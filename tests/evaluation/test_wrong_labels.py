@@ -29,7 +29,7 @@ def test_after_a_hundred_reviews_the_estimate_is_fair_and_the_interval_covers(
     found, true, covered = [], [], 0
     for seed in range(50):
         suspicion, reviewed, swapped = replay(seed, noise, top, control)
-        said = estimate(suspicion, reviewed, swapped, seed)
+        said = estimate(suspicion, reviewed, swapped, 2, seed)
         found.append(said.total)
         true.append(swapped.sum())
         covered += said.low <= swapped.sum() <= said.high
@@ -39,23 +39,23 @@ def test_after_a_hundred_reviews_the_estimate_is_fair_and_the_interval_covers(
 
 def test_everything_reviewed_is_known() -> None:
     suspicion, _, swapped = replay(0, 0.05, 0, 0)
-    said = estimate(suspicion, np.ones(1000, dtype=bool), swapped)
+    said = estimate(suspicion, np.ones(1000, dtype=bool), swapped, 2)
     assert said.total == said.low == said.high == said.found == swapped.sum()
     assert said.left == (0, 0, 0)
 
 
 def test_nothing_reviewed_leaves_a_wide_interval() -> None:
     suspicion, _, swapped = replay(0, 0.05, 0, 0)
-    said = estimate(suspicion, np.zeros(1000, dtype=bool), swapped)
+    said = estimate(suspicion, np.zeros(1000, dtype=bool), swapped, 2)
     assert said.found == 0
     assert said.high > 5 * max(said.low, 1)
 
 
 def test_what_nobody_reviewed_is_not_read() -> None:
     suspicion, reviewed, swapped = replay(0, 0.05, 80, 20)
-    assert estimate(suspicion, reviewed, swapped) == estimate(suspicion, reviewed, swapped & reviewed)
+    assert estimate(suspicion, reviewed, swapped, 2) == estimate(suspicion, reviewed, swapped & reviewed, 2)
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="differ"):
-        estimate(np.zeros(3), np.zeros(2, dtype=bool), np.zeros(3, dtype=bool))
+        estimate(np.zeros(3), np.zeros(2, dtype=bool), np.zeros(3, dtype=bool), 2)
