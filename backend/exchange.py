@@ -93,7 +93,7 @@ def suspects(store: Store, registry: Registry, settings: Settings, project_id: i
                     head.name: confidence_in(head, probabilities[head.name], prediction[head.name]) for head in learnt
                 },
                 suspicion={name: float(doubt[place]) for name, doubt in doubts.items() if not np.isnan(doubt[place])},
-                reason=reason,
+                reason=reason.replace("\n", " "),
             )
         )
     return Export(schema.heads, tuple(rows), project.version, len(known) - len(ids))

@@ -34,7 +34,7 @@ def present(
     """
     text = why(schema, probabilities, recorded, slot, reason, nearest, phrases)
     if enough:
-        text = f"{text} {phrases.enough}"
+        text = f"{text}\n{phrases.enough}"
     if slot in WITHOUT_SUGGESTION or not probabilities:
         return text, encode_why(schema, text)
     return text, encode_prediction(schema, probabilities, text)

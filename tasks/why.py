@@ -23,9 +23,6 @@ queue."""
 Case = tuple[int, Labels]
 """A reviewed task, by its number, with its labels."""
 
-# More labels than this do not fit on two lines with what the model gives each of them.
-_MOST_HEADS = 2
-
 
 class PhrasesError(ValueError):
     """A phrases file cannot be used; the message names the file and the phrase."""
@@ -100,39 +97,38 @@ def why(
     nearest: Sequence[Case],
     phrases: Phrases,
 ) -> str:
-    """One task's text: "Recorded: benign (model 6 %). Model: malignant 91 %. Why now: they disagree. Most like: task
-    812 malignant, 640 malignant, 77 benign. Other answers: margin 80 %."
+    """One task's text, whose lines Label Studio breaks as they are here, the most important first:
+
+        Recorded: benign (model 6 %). Model: malignant 91 %.
+        Why now: they disagree. Also differ: foci none → rim 70 %.
+        Most like: task 812 malignant, 640 malignant, 77 benign.
+        Rest as ticked: margin 80 %.
 
     probabilities: per head (C,). recorded: the labels to be checked. nearest: the reviewed tasks most like this one,
-    first first. Every head where model and record differ is named, the first two with what the model gives the
-    record; where none differs, the heaviest. Of the rest the ticked answer is the record's too, or there is none on
-    record: their confidence alone is given. Without a suggestion (by slot, or as there are no probabilities) the text
+    first first. Every head where model and record differ is named, the first with what the model gives the record;
+    where none differs, the heaviest. Of the rest the ticked answer is the record's too, or there is none on record:
+    their confidence alone is given. Without a suggestion (by slot, or as there are no probabilities) the text
     follows from the record alone, so that not even the choice of the head betrays the model. Raises ValueError for
     probabilities that do not fit their head.
     """
     heads = sorted(schema.heads, key=lambda head: -head.weight)
     differing = _differing(heads, probabilities, recorded)
     predicted = {head.name: to_labels(head, probabilities[head.name]) for head in heads if head.name in probabilities}
-    named = differing[:_MOST_HEADS] or [head for head in heads if head.name in predicted][:1]
-    if slot in ("blind", "holdout", "abstain") or not named:
+    named = next((head for head in [*differing, *heads] if head.name in predicted), None)
+    if slot in ("blind", "holdout", "abstain") or named is None:
         known = [_label(head, recorded[head.name], heads[0], phrases) for head in heads if head.name in recorded]
         return " ".join([*(phrases.recorded.format(labels=label) for label in known[:1]), phrases.without_suggestion])
 
     def sure(head: Head) -> str:
         return _percent(confidence_in(head, probabilities[head.name], predicted[head.name]), phrases)
 
-    on_record = [
-        phrases.recorded_label.format(
-            label=_label(head, recorded[head.name], heads[0], phrases),
-            percent=_percent(confidence_in(head, probabilities[head.name], recorded[head.name]), phrases),
-        )
-        for head in named
-        if head.name in recorded
-    ]
-    by_model = [
-        phrases.model_label.format(label=_label(head, predicted[head.name], heads[0], phrases), percent=sure(head))
-        for head in named
-    ]
+    on_record = []
+    if named.name in recorded:
+        given = _percent(confidence_in(named, probabilities[named.name], recorded[named.name]), phrases)
+        label = _label(named, recorded[named.name], heads[0], phrases)
+        on_record = [phrases.recorded_label.format(label=label, percent=given)]
+    answer = _label(named, predicted[named.name], heads[0], phrases)
+    by_model = [phrases.model_label.format(label=answer, percent=sure(named))]
     also = [
         phrases.also_label.format(
             control=head.name,
@@ -140,32 +136,34 @@ def why(
             model=_names(head, predicted[head.name], phrases),
             percent=sure(head),
         )
-        for head in differing[_MOST_HEADS:]
+        for head in differing[1:]
     ]
     rest = [
         phrases.rest_label.format(control=head.name, percent=sure(head))
         for head in schema.heads
-        if head.name in predicted and head not in named and head not in differing
+        if head.name in predicted and head is not named and head not in differing
     ]
     cases = [
-        phrases.similar_case.format(task=task, label=case_label(named[0], tuple(labels[named[0].name]), phrases))
+        phrases.similar_case.format(task=task, label=case_label(named, tuple(labels[named.name]), phrases))
         for task, labels in nearest
-        if named[0].name in labels
+        if named.name in labels
     ]
     reason = "random" if slot == "control" else reason
-    sentences: list[tuple[str, list[str]]] = [
-        (phrases.recorded, on_record),
-        (phrases.model, by_model),
-        (phrases.also, also),
-        (phrases.why_now, [getattr(phrases, reason)]),
-        (phrases.most_like, cases),
-        (phrases.rest, rest),
+    lines: list[list[tuple[str, list[str]]]] = [
+        [(phrases.recorded, on_record), (phrases.model, by_model)],
+        [(phrases.why_now, [getattr(phrases, reason)]), (phrases.also, also)],
+        [(phrases.most_like, cases)],
+        [(phrases.rest, rest)],
     ]
-    return " ".join(
-        sentence.format(labels=listed, reason=listed, cases=listed)
-        for sentence, items in sentences
-        if items and (listed := phrases.between_labels.join(items))
+    told = (
+        " ".join(
+            sentence.format(labels=listed, reason=listed, cases=listed)
+            for sentence, items in line
+            if items and (listed := phrases.between_labels.join(items))
+        )
+        for line in lines
     )
+    return "\n".join(line for line in told if line)
 
 
 def case_label(head: Head, labels: tuple[str, ...], phrases: Phrases) -> str:

@@ -153,7 +153,12 @@ def rank(top: Annotated[int, typer.Option(min=1)] = 100, project: ProjectOption 
             "-" if row[name] is None else f"{row[name]:.3f}" for name in ("score", "uncertainty", "disagreement")
         ]
         table.add_row(
-            str(row["place"]), str(row["task"]), row["kind"], *numbers, "yes" if row["published"] else "", row["why"]
+            str(row["place"]),
+            str(row["task"]),
+            row["kind"],
+            *numbers,
+            "yes" if row["published"] else "",
+            row["why"].replace("\n", " "),
         )
     known = store.project(number)
     said = no_model(number)

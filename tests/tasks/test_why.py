@@ -33,30 +33,32 @@ def test_the_sentence_of_the_design():
     nearest = [(812, {"bom": ["m"]}), (640, {"bom": ("m",), "foci": ()}), (77, {"bom": ("benign",)})]
     said = text({"bom": ("benign",)}, nearest=nearest, probabilities={"bom": [0.06, 0.94]})
     assert said == (
-        "Recorded: benign (model 6 %). Model: malignant 94 %. Why now: they disagree. "
+        "Recorded: benign (model 6 %). Model: malignant 94 %.\n"
+        "Why now: they disagree.\n"
         "Most like: task 812 malignant, 640 malignant, 77 benign."
     )
-    assert text({"bom": ("benign",)}, nearest=nearest) == f"{said} Other answers: margin 80 %, foci 80 %."
+    assert text({"bom": ("benign",)}, nearest=nearest) == f"{said}\nRest as ticked: margin 80 %, foci 80 %."
 
 
 def test_heads_that_differ_come_first_the_heaviest_of_them_leading():
     assert text({"bom": ("m",), "margin": ("irregular",)}) == (
-        "Recorded: margin “irregular” (model 20 %). Model: margin “smooth” 80 %. Why now: they disagree. "
-        "Other answers: bom 94 %, foci 80 %."
+        "Recorded: margin “irregular” (model 20 %). Model: margin “smooth” 80 %.\n"
+        "Why now: they disagree.\n"
+        "Rest as ticked: bom 94 %, foci 80 %."
     )
     both = text({"bom": ("benign",), "margin": ("irregular",), "foci": ()})
     assert both == (
-        "Recorded: benign (model 6 %), foci “nothing ticked” (model 10 %). "
-        "Model: malignant 94 %, foci “rim + punctate” 80 %. Also: margin irregular → smooth 80 %. "
-        "Why now: they disagree."
+        "Recorded: benign (model 6 %). Model: malignant 94 %.\n"
+        "Why now: they disagree. "
+        "Also differ: foci nothing ticked → rim + punctate 80 %, margin irregular → smooth 80 %."
     )
 
 
 def test_without_a_label_on_record_the_model_speaks_alone():
-    others = " Other answers: margin 80 %, foci 80 %."
-    assert text({}, reason="uncertainty") == "Model: malignant 94 %. Why now: the model is unsure." + others
+    others = "\nRest as ticked: margin 80 %, foci 80 %."
+    assert text({}, reason="uncertainty") == "Model: malignant 94 %.\nWhy now: the model is unsure." + others
     assert text({"bom": ("m",)}, reason="diversity") == (
-        "Recorded: malignant (model 94 %). Model: malignant 94 %. Why now: unlike anything reviewed." + others
+        "Recorded: malignant (model 94 %). Model: malignant 94 %.\nWhy now: unlike anything reviewed." + others
     )
 
 
@@ -72,7 +74,7 @@ def test_every_control_the_model_answers_is_told_of_once(chances, bom, margin):
         assert told == 1
         if set(recorded[head.name]) != set(to_labels(head, probabilities[head.name])):
             on_record = {"bom": ("benign", "malignant")[bom], "margin": recorded["margin"][0], "foci": "rim"}[head.name]
-            assert on_record in said[: said.index("Why now")]
+            assert on_record in said.split("Rest as ticked")[0]
 
 
 def test_the_control_arm_is_a_random_check_whatever_scored():
