@@ -8,12 +8,12 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend import advice
 from backend.evaluation import stopping
 from backend.registry import Registry
-from backend.report.stopping import budgets
+from backend.report.material import read
+from backend.report.stopping import advice, budgets
 from backend.settings import Settings
-from tasks import ledger
+from tasks import ledger, queue
 from tasks.store import Store, lock_project
 from tasks.tables import Annotation, Entry, Project
 
@@ -72,7 +72,7 @@ def stop_if_enough(store: Store, registry: Registry, settings: Settings, project
         answers = [(row.origin, row.lead_time) for row in session.execute(rows)] if budgeted else []
     reasons = [row.said for row in stopping.reasons(budgets(answers, settings))]
     if not reasons and thorough:
-        found = advice.of_project(store, registry, settings, project_id)
+        found = advice(read(store, registry, project_id), settings, queue.open_head(store, project_id))
         reasons = [] if found is None else found["reasons"]
     return bool(reasons) and stop(store, project_id, " ".join(reasons), "worker")
 

@@ -75,16 +75,21 @@ def uncertainty(values: Floats, below: float) -> Criterion:
 
 
 def plateau(figure: str, before: int, after: int, gain: Difference | None, versions: int) -> Criterion:
-    """Whether the model gains no more: over BACK versions a gain of GAIN is ruled out by its paired interval.
+    """Whether the model gains no more: over BACK trainings a gain of GAIN is ruled out by its paired interval.
 
-    figure: what was compared on the hold-out, against labels that hold now. before, after: numbers of the versions.
-    gain: its paired difference; None below BACK + 1 versions. versions: how many can be compared.
+    figure: what was compared on the hold-out, against labels that hold now. before, after: numbers of the models that
+    were in force; the same where all newer ones were refused, which is no gain either. gain: the paired difference;
+    None below BACK + 1 versions, or where it is one model. versions: how many can be compared.
 
     That no gain is shown would not do: a small hold-out never shows any. So the whole interval has to lie below GAIN,
     as in a test of non-superiority. Several versions and not the last step alone, as where predictions settle
     (Bloodgood and Vijay-Shanker 2009, CoNLL; small-text KappaAverage); DeltaFScore there (Altschuler and Bloodgood
     2019) predicts the change of F1 without its noise.
     """
+    if versions > BACK and before == after:
+        return Criterion(
+            "plateau", True, f"v{after} stays in force: of {BACK} trainings since, none brought a better one."
+        )
     if gain is None:
         said = f"Too few versions to tell: {versions} can be compared on the hold-out, it takes {BACK + 1}."
         return Criterion("plateau", False, said)

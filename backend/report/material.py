@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +35,26 @@ class Item:
     is_labeled: bool
     settled: Settled
 
+    def corrected(self, head: Head) -> bool:
+        """Whether a person checked the label on record of a head, and changed it."""
+        name, settled = head.name, self.settled
+        checked = name in settled.adjudicated and name in settled.current
+        return checked and set(settled.current[name]) != set(settled.labels[name])
+
+
+class Shown(NamedTuple):
+    """How a task came to be shown, and by which version's order."""
+
+    kind: str  # ranked, control, blind or holdout
+    version: int
+
 
 @dataclass(frozen=True)
 class Material:
     """One moment of a project.
 
-    annotations: all but deleted ones, by creation, without their results. kinds: how a task came to be shown, by the
-    number of the prediction that was shown. versions: by number. ledger: the chain's end.
+    annotations: all but deleted ones, by creation, without their results. shown: by the number of the prediction.
+    versions: by number. ledger: the chain's end.
     """
 
     project: Project
@@ -49,7 +62,7 @@ class Material:
     registry: Registry
     items: Sequence[Item]
     annotations: Sequence[Annotation]
-    kinds: Mapping[int, str]
+    shown: Mapping[int, Shown]
     versions: Sequence[Version]
     ledger: ledger.Head
 
@@ -92,10 +105,10 @@ def read(store: Store, registry: Registry, project_id: int) -> Material:
             .where(Annotation.project_id == project_id, Annotation.deleted_at.is_(None))
             .order_by(Annotation.created_at, Annotation.id)
         ).all()
-        shown = select(Published.prediction_id, Published.kind).where(
+        orders = select(Published.prediction_id, Published.kind, Published.version).where(
             Published.project_id == project_id, Published.prediction_id > 0
         )
-        kinds = {row.prediction_id: row.kind for row in session.execute(shown) if row.prediction_id is not None}
+        shown = {number: Shown(kind, version) for number, kind, version in session.execute(orders) if number}
         versions = session.scalars(
             select(Version).where(Version.project_id == project_id).order_by(Version.number)
         ).all()
@@ -108,7 +121,7 @@ def read(store: Store, registry: Registry, project_id: int) -> Material:
         for row in tasks
     ]
     schema = parse_label_config(project.label_config)
-    return Material(project, schema, registry, items, annotations, kinds, versions, head)
+    return Material(project, schema, registry, items, annotations, shown, versions, head)
 
 
 def moment(text: str) -> datetime:

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.report.material import Item, Material, moment
+from backend.report.material import Material, moment
 from tasks.ranking.suspects import suspects
-from tasks.schema import Head
 
 RANDOM = ("control", "blind")
 
@@ -28,15 +27,15 @@ def found(material: Material) -> dict[str, list[int]]:
     counted: set[int] = set()
     totals: dict[str, list[int]] = {"ranked": [], "random": []}
     for row in material.annotations:
-        kind = material.kinds.get(row.parent_prediction or 0)
+        shown = material.shown.get(row.parent_prediction or 0)
         item = items.get(row.task_id)
-        if row.origin != "person" or kind is None or item is None or row.task_id in counted:
+        if row.origin != "person" or shown is None or item is None or row.task_id in counted:
             continue
         counted.add(row.task_id)
-        arm = "random" if kind in RANDOM else kind
+        arm = "random" if shown.kind in RANDOM else shown.kind
         if arm in totals and name in item.settled.adjudicated and name in item.settled.current:
             before = totals[arm][-1] if totals[arm] else 0
-            totals[arm].append(before + _corrected(item, material.head))
+            totals[arm].append(before + item.corrected(material.head))
     return totals
 
 
@@ -49,13 +48,13 @@ def changes(material: Material) -> dict[str, Any]:
             for item in material.items
             if head.name in item.settled.adjudicated and head.name in item.settled.current
         ]
-        changed = sum(_corrected(item, head) for item in checked)
+        changed = sum(item.corrected(head) for item in checked)
         heads.append({"control": head.name, "checked": len(checked), "corrected": changed})
     name = material.head.name
     moves = Counter(
         (_spoken(item.settled.current[name]), _spoken(item.settled.labels[name]))
         for item in material.items
-        if name in item.settled.adjudicated and name in item.settled.current and _corrected(item, material.head)
+        if item.corrected(material.head)
     )
     table = [{"from": a, "to": b, "count": count} for (a, b), count in sorted(moves.items(), key=lambda m: (-m[1], m))]
     return {"heads": heads, "moves": table}
@@ -82,12 +81,8 @@ def doubted(material: Material, threshold: float) -> dict[str, Any] | None:
         "tasks": int((~np.isnan(recorded).any(axis=1)).sum()),
         "suspects": len(doubtful),
         "reviewed": len(checked),
-        "corrected": sum(_corrected(item, head) for item in checked),
+        "corrected": sum(item.corrected(head) for item in checked),
     }
-
-
-def _corrected(item: Item, head: Head) -> bool:
-    return set(item.settled.current[head.name]) != set(item.settled.labels[head.name])
 
 
 def _spoken(labels: tuple[str, ...]) -> str:

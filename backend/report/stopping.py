@@ -1,11 +1,10 @@
 """Whether enough is reviewed, and what further reviews would buy: the criteria and forecasts of one project."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backend.evaluation import forecast, stopping
 from backend.evaluation.compare import Difference
@@ -14,26 +13,16 @@ from backend.evaluation.forecast import HORIZONS, POINTS, Estimate, Past
 from backend.evaluation.stopping import BACK, Criterion
 from backend.learning.folds import HOLDOUT
 from backend.report import models, reviews
+from backend.report.doubts import doubts
 from backend.report.material import Floats, Item, Material, moment
 from backend.scored import Scored
 from backend.settings import Settings
 from tasks.ranking.hybrid import weights_of
 from tasks.ranking.interleave import lay_out
-from tasks.ranking.suspects import suspicion
 from tasks.tables import Version
 
 NEWEST = 12  # versions that are looked at: each is a file of answers to read
 FIGURES = {"auc": "AUC", "macro_f1": "macro F1"}
-
-
-@dataclass(frozen=True)
-class Doubts:
-    """The labels on record of the heaviest head that a version scored: N tasks, and `forecast.finds`' arguments."""
-
-    items: Sequence[Item]
-    suspicion: Floats
-    reviewed: NDArray[np.bool_]
-    wrong: NDArray[np.bool_]
 
 
 def advice(material: Material, settings: Settings, waiting: Sequence[int]) -> dict[str, Any] | None:
@@ -113,20 +102,32 @@ def _judged(
 
 
 def _plateau(material: Material, trained: Sequence[Version]) -> Criterion:
-    """The newest version against the one BACK before it, on hold-out tasks that both saw."""
+    """The model in force after the newest training against that of BACK trainings before, on hold-out tasks of both."""
     if material.project.probabilities is not None:
         said = "The order comes from imported probabilities: no model of ours is there to gain."
         return Criterion("plateau", None, said)
-    head = material.head
-    answers = [(version.number, material.scored(version.number)) for version in trained[-BACK - 1 :]]
+    head, in_force = material.head, _in_force(material)
+    numbers = [in_force[version.number] for version in trained[-BACK - 1 :]]
+    answers = [(number, material.scored(number)) for number in numbers]
     there = [(number, one) for number, one in answers if one is not None and head.name in one.probabilities]
     if len(there) < BACK + 1:
         return stopping.plateau("", 0, 0, None, len(there))
     (first, before), (last, after) = there[0], there[-1]
+    if first == last:
+        return stopping.plateau("", first, last, None, len(there))
     items = models.seen_by(material.holdout, [before, after])
     figures = models.compared(material, head, before, after, items)["figures"]
     name = "macro_f1" if figures["auc"]["before"] is None else "auc"
     return stopping.plateau(FIGURES[name], first, last, Difference(**figures[name]), len(there))
+
+
+def _in_force(material: Material) -> dict[int, int]:
+    """By the number of each version, that of the model in force once it was made: another one where it was refused."""
+    found, now = dict[int, int](), 0
+    for version in material.versions:
+        now = version.number if (version.verdict or {}).get("takes_over", True) else now
+        found[version.number] = now
+    return found
 
 
 def _line(stopped: str | None, reasons: Sequence[Criterion]) -> str:
@@ -138,46 +139,22 @@ def _line(stopped: str | None, reasons: Sequence[Criterion]) -> str:
 
 
 def _finds(material: Material, settings: Settings, scored: Scored | None, waiting: Sequence[int]) -> dict[str, Any]:
-    doubts = None if scored is None else _doubts(material, scored)
-    if scored is None or doubts is None:
+    there = doubts(material, scored)
+    if scored is None or there is None:
         said = "No forecast of wrong labels: no task with a label on record was scored by a model."
         return {"said": said, "next": []}
-    row_of = {item.id: row for row, item in enumerate(doubts.items)}
+    row_of = {item.id: row for row, item in enumerate(there.items)}
     order = [row_of[task] for task in _queue(material, settings, scored, waiting) if task in row_of]
-    queue = np.array([row for row in order if not doubts.reviewed[row]], dtype=np.intp)
+    queue = np.array([row for row in order if not there.reviewed[row]], dtype=np.intp)
     if not len(queue):
         return {"said": "No forecast of wrong labels: no label on record is left to review.", "next": []}
-    found = forecast.finds(doubts.suspicion, doubts.reviewed, doubts.wrong, queue)
+    found = forecast.finds(there.suspicion, there.reviewed, there.wrong, queue, there.classes)
     return {
         "said": None,
         "next": [
             {"reviews": row.reviews, "found": _list(row.found), "rate_left": _list(row.rate_left)} for row in found
         ],
     }
-
-
-def _doubts(material: Material, scored: Scored) -> Doubts | None:
-    """None where the version knows the heaviest head not, or no label on record of it."""
-    head = material.head
-    if head.name not in scored.probabilities:
-        return None
-    items = [item for item in material.items if item.id in scored.row_of]
-    recorded = material.targets(head, [item.settled.current for item in items])
-    doubt = suspicion(scored.probabilities[head.name][[scored.row_of[item.id] for item in items]], recorded, head)
-    rows = np.flatnonzero(~np.isnan(doubt)).tolist()
-    if not rows:
-        return None
-    items = [items[row] for row in rows]
-    reviewed = np.array([head.name in item.settled.adjudicated for item in items], dtype=bool)
-    wrong = np.array(
-        [
-            head.name in item.settled.adjudicated
-            and set(item.settled.current[head.name]) != set(item.settled.labels[head.name])
-            for item in items
-        ],
-        dtype=bool,
-    )
-    return Doubts(items, doubt[rows], reviewed, wrong)
 
 
 def _queue(material: Material, settings: Settings, scored: Scored, waiting: Sequence[int]) -> list[int]:
@@ -238,6 +215,8 @@ def _earlier_figures(points: Sequence[dict[str, Any]], name: str) -> list[Past]:
     found = []
     for place in range(POINTS, len(points)):
         before, then = points[:place], points[place]
+        if then["reviewed"] == before[-1]["reviewed"]:  # a version without a review before it was no forecast's matter
+            continue
         said = forecast.figure([row["reviewed"] for row in before], [row[name] for row in before], [then["reviewed"]])
         assert said is not None  # POINTS versions are before it
         ahead = then["reviewed"] - before[-1]["reviewed"]
@@ -252,16 +231,15 @@ def _earlier_finds(material: Material, trained: Sequence[Version]) -> list[Past]
             first.setdefault(row.task_id, moment(row.created_at).timestamp())
     found = []
     for version, following in zip(trained, trained[1:], strict=False):
-        scored = material.scored(version.number)
-        doubts = None if scored is None else _doubts(material, scored)
-        if doubts is None:
+        there = doubts(material, material.scored(version.number))
+        if there is None:
             continue
-        when = np.array([first.get(item.id, np.inf) for item in doubts.items])
-        known = doubts.reviewed & (when <= version.created_at)
-        came = np.flatnonzero(doubts.reviewed & (when > version.created_at) & (when <= following.created_at))
+        when = np.array([first.get(item.id, np.inf) for item in there.items])
+        known = there.reviewed & (when <= version.created_at)
+        came = np.flatnonzero(there.reviewed & (when > version.created_at) & (when <= following.created_at))
         if len(came):
-            said = forecast.among(doubts.suspicion, known, doubts.wrong & known, came)
-            found.append(Past(version.number, len(came), said, float(doubts.wrong[came].sum())))
+            said = forecast.among(there.suspicion, known, there.wrong & known, came, there.classes)
+            found.append(Past(version.number, len(came), said, float(there.wrong[came].sum())))
     return found
 
 

@@ -1,16 +1,17 @@
 """The advice of a project beside arrays made by hand: what the queue would find, and how earlier forecasts did."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy import select
 
-from backend import advice
 from backend.evaluation import forecast
 from backend.report import stopping
 from backend.report.material import read
 from backend.scored import Scored
+from tasks import queue
 from tasks.tables import Annotation, Project, Published, Task, Version
 
 WRONG = range(1, 31)  # malignant in truth, benign on record
@@ -25,19 +26,23 @@ def answer(world: Any, tasks: range | list[int], at: str) -> None:
             session.add(Annotation(project_id=1, id=task, task_id=task, **told))
 
 
-def add_version(world: Any, number: int, created_at: float) -> None:
+def add_version(world: Any, number: int, created_at: float, refused: bool = False) -> None:
     """One that says what version 1 does."""
     Scored.load(world.registry.version(1, 1) / "predictions.npz").save(
         world.registry.version(1, number) / "predictions.npz"
     )
     with world.store.begin() as session:
         same = {"seconds": 0.0, "schema": "", "labels": 120, "metrics": {}}
-        session.add(Version(project_id=1, number=number, created_at=created_at, **same))
-        session.get_one(Project, 1).version = number
+        verdict = {"takes_over": not refused}
+        session.add(Version(project_id=1, number=number, created_at=created_at, verdict=verdict, **same))
+        if not refused:
+            session.get_one(Project, 1).version = number
 
 
 def found(world: Any) -> dict[str, Any]:
-    value = advice.of_project(world.store, world.registry, world.settings, 1)
+    material = read(world.store, world.registry, 1)
+    tuned = world.settings.tuned(material.project.extra_params)
+    value = stopping.advice(material, tuned, queue.open_head(world.store, 1))
     assert value is not None
     return value
 
@@ -67,7 +72,7 @@ def test_what_is_published_comes_first_and_then_the_ranking(world: Any) -> None:
     rest = [task for task in range(1, 101) if task not in {*ahead, *range(50, 60)}]
     expected = ahead[1:] + sorted(rest, key=lambda task: (-base[task - 1], task))
     suspicion, reviewed, wrong = arrays(world, [ahead[0], *range(50, 60)])
-    said = forecast.finds(suspicion, reviewed, wrong, np.array(expected) - 1)
+    said = forecast.finds(suspicion, reviewed, wrong, np.array(expected) - 1, 2)
     value = found(world)["wrong_labels"]
     assert value["said"] is None and [row["reviews"] for row in value["next"]] == [89]
     assert value["next"][0]["found"] == as_list(said[0].found)
@@ -87,7 +92,7 @@ def test_earlier_forecasts_are_judged_by_what_came(world: Any) -> None:
     add_version(world, 2, seconds("2026-01-05"))
     (row,) = stopping.past(read(world.store, world.registry, 1))
     suspicion, reviewed, wrong = arrays(world, list(range(1, 21)))
-    said = forecast.among(suspicion, reviewed, wrong, np.arange(20, 50))
+    said = forecast.among(suspicion, reviewed, wrong, np.arange(20, 50), 2)
     assert row == {
         **{"version": 1, "reviews": 30, "forecast": vars(said), "came": 10.0, "covered": said.low <= 10 <= said.high},
         **{"of": "wrong_labels", "name": "wrong labels"},
@@ -143,6 +148,27 @@ def test_when_all_is_reviewed_nothing_is_left_to_forecast(world: Any) -> None:
     )
 
 
+def test_a_refused_model_is_no_plateau_and_several_in_a_row_are_one(world: Any) -> None:
+    answer(world, range(101, 121), "2026-01-02T10:00:00Z")
+    with world.store.begin() as session:  # the hold-out has both classes
+        for row in session.scalars(select(Annotation).where(Annotation.id > 110)):
+            row.labels = {"bom": ["malignant"]}
+
+    def plateau() -> dict[str, Any]:
+        return next(row for row in found(world)["criteria"] if row["name"] == "plateau")
+
+    for number in (2, 3, 4):
+        add_version(world, number, float(number))
+    better = Scored.load(world.registry.version(1, 4) / "predictions.npz")
+    right = {"bom": better.probabilities["bom"][:, ::-1]}
+    replace(better, probabilities=right).save(world.registry.version(1, 4) / "predictions.npz")
+    add_version(world, 5, 5.0, refused=True)
+    assert plateau()["met"] is False and "From v2 to v4" in plateau()["said"]
+    for number in (6, 7):
+        add_version(world, number, float(number), refused=True)
+    assert plateau()["met"] and "v4 stays in force: of 3 trainings" in plateau()["said"]
+
+
 def test_imported_probabilities_have_no_plateau_to_reach(world: Any) -> None:
     with world.store.begin() as session:
         session.get_one(Project, 1).probabilities = "oof.csv"
@@ -164,7 +190,7 @@ def test_a_model_whose_files_are_gone_leaves_the_budgets(world: Any) -> None:
 def test_before_any_model_there_is_no_advice(world: Any) -> None:
     with world.store.begin() as session:
         session.get_one(Project, 1).version = None
-    assert advice.of_project(world.store, world.registry, world.settings, 1) is None
+    assert stopping.advice(read(world.store, world.registry, 1), world.settings, []) is None
 
 
 @pytest.mark.parametrize("params", [{"stop": "never"}, {"budget_hours": -1}, {"stop_uncertainty": 1}])

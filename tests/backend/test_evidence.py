@@ -6,7 +6,12 @@ from sqlalchemy import select
 from backend import evidence
 from backend.evaluation import control
 from backend.evaluation.control import Arm
+from backend.report.material import read
 from tasks.tables import Annotation, Project, Published
+
+
+def of(world):
+    return evidence.of_project(read(world.store, world.registry, 1))
 
 
 def answer(world, row: Published, label: str) -> None:
@@ -42,7 +47,7 @@ def reviewed(world):
 
 
 def test_the_evidence_counts_what_was_reviewed(reviewed) -> None:
-    found = evidence.of_project(reviewed.store, reviewed.registry, 1)
+    found = of(reviewed)
     rows = reviewed.published()
     wrong = [row for row in rows if row.task_id <= 30]
     drawn = [row for row in rows if row.kind in ("control", "blind")]
@@ -68,7 +73,7 @@ def test_who_follows_the_model_is_compared_with_blind_answers(reviewed) -> None:
         kind: [(row.task_id <= 30) == (row.task_id <= 60) for row in rows if row.kind == kind]
         for kind in ("control", "blind")
     }
-    found = evidence.of_project(reviewed.store, reviewed.registry, 1)["automation_bias"]
+    found = of(reviewed)["automation_bias"]
     expected = control.automation_bias(
         sum(agreed["control"]), len(agreed["control"]), sum(agreed["blind"]), len(agreed["blind"])
     )
@@ -76,24 +81,26 @@ def test_who_follows_the_model_is_compared_with_blind_answers(reviewed) -> None:
 
 
 def test_without_reviews_or_a_model_nothing_is_claimed(world) -> None:
-    found = evidence.of_project(world.store, world.registry, 1)
+    found = of(world)
     assert found["line"] == "0 reviewed, 0 wrong labels found"
     assert found["at_random"] is None and not found["labels_saved"]["shown"]
     assert found["automation_bias"] == [None, None, None]
     assert found["wrong_labels"]["found"] == 0
-    assert evidence.of_project(world.store, world.registry, 2) is None
+    with world.store.begin() as session:
+        session.get_one(Project, 1).version = None
+    assert of(world) is None
 
 
 def test_an_answer_given_before_or_outside_the_queue_is_no_evidence(world) -> None:
     world.annotate(5)
-    found = evidence.of_project(world.store, world.registry, 1)
+    found = of(world)
     assert found["reviewed"] == 0 and found["at_random"] is None
     assert found["line"] == "0 reviewed, 0 wrong labels found; outside the queue 1 more, 1 wrong labels found"
     assert found["outside_the_queue"] == {"reviewed": 1, "wrong": 1}
 
 
 def test_the_error_rate_left_by_the_estimate_and_by_the_control_arm(reviewed) -> None:
-    found, rows = evidence.of_project(reviewed.store, reviewed.registry, 1), reviewed.published()
+    found, rows = of(reviewed), reviewed.published()
     drawn = [row.task_id <= 30 for row in rows if row.kind in ("control", "blind")]
     done = sum(row.task_id <= 30 for row in rows)
     left = found["error_rate_left"]
@@ -106,12 +113,12 @@ def test_the_error_rate_left_by_the_estimate_and_by_the_control_arm(reviewed) ->
 
 def test_no_error_rate_is_claimed_where_nothing_tells_it(world) -> None:
     (world.registry.version(1, 1) / "predictions.npz").unlink()
-    left = evidence.of_project(world.store, world.registry, 1)["error_rate_left"]
+    left = of(world)["error_rate_left"]
     assert left == {"labels": 120, "estimated": None, "by_control": None}
 
 
 def test_a_versions_folder_that_is_gone_costs_what_it_said_and_no_more(reviewed) -> None:
     (reviewed.registry.version(1, 1) / "predictions.npz").unlink()
-    found = evidence.of_project(reviewed.store, reviewed.registry, 1)
+    found = of(reviewed)
     assert found["reviewed"] == 80 and found["wrong_found"] > 0
     assert found["wrong_labels"] is None and found["automation_bias"] == [None, None, None]

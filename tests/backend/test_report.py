@@ -22,6 +22,7 @@ from backend.evaluation.compare import compare
 from backend.evaluation.metrics import evaluate
 from backend.report import charts
 from backend.report.facts import gather
+from backend.report.material import read
 from backend.report.models import DRAWS
 from backend.report.page import render
 from backend.scored import Scored, score
@@ -94,7 +95,7 @@ def test_what_people_did_is_counted(reviewed: Any) -> None:
     for arm, kinds in (("ranked", {"ranked"}), ("random", {"control", "blind"})):
         hits = [row.task_id in WRONG for row in rows if row.kind in kinds]
         assert found["found"][arm] == np.cumsum(hits).tolist()
-    assert found["evidence"] == evidence.of_project(reviewed.store, reviewed.registry, 1)
+    assert found["evidence"] == evidence.of_project(read(reviewed.store, reviewed.registry, 1))
     assert found["changes"] == {
         "heads": [{"control": "bom", "checked": 80, "corrected": len(wrong)}],
         "moves": [{"from": "benign", "to": "malignant", "count": len(wrong)}],

@@ -45,9 +45,9 @@ def test_removed_heads_are_named_with_the_version_that_keeps_them(
     world, heads: list[str], archived: dict[str, int]
 ) -> None:
     with world.store.begin() as session:
-        session.get_one(Version, (1, 1)).metrics = dict.fromkeys(heads)
+        session.get_one(Version, (1, 1)).metrics = {head: {} for head in heads}
         for number, learnt in ((2, heads), (3, ["bom"])):
-            metrics = dict.fromkeys(learnt)
+            metrics = {head: {} for head in learnt}
             session.add(
                 Version(project_id=1, number=number, created_at=0, seconds=1, schema="", labels=1, metrics=metrics)
             )
