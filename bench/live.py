@@ -72,6 +72,6 @@ def fill(settings: Settings, tasks: int) -> list[dict[str, object]]:
     recorded = {h.name: np.full((tasks, len(h.classes)), np.nan, dtype=np.float32) for h in schema.heads}
     folder = Registry(settings.state_dir).version(1, 1)
     blocks = [(np.arange(tasks), members)]
-    score(ids, digests, schema.heads, blocks, recorded, "entropy", 0.2).save(folder / "predictions.npz")
+    score(ids, digests, schema.heads, blocks, recorded, "entropy").save(folder / "predictions.npz")
     save_json(folder / "model.json", {"heads": [head.name for head in schema.heads]})
     return rows
