@@ -137,9 +137,8 @@ def load(path: Path) -> UNet:
 
 
 def _built(backbone: str, classes: int, *, pretrained: bool) -> nn.Module:
-    weights = "imagenet" if pretrained else None
     try:
-        model: nn.Module = smp.Unet(f"tu-{backbone}", encoder_weights=weights, classes=classes)
+        model: nn.Module = smp.Unet(f"tu-{backbone}", encoder_weights=pretrained or None, classes=classes)
     except (ValueError, AttributeError, AssertionError) as error:
         raise ValueError(
             f"{backbone} cannot be the encoder of a U-Net, which needs features at every halving of the image: choose "
