@@ -120,6 +120,7 @@ class Scored:
         scores = None
         if fields:
             heads = tuple(str(name) for name in fields.pop("heads"))
+            fields.setdefault("head_doubt", fields["head_disagreement"])  # written before doubt was kept by itself
             scores = TaskScores(heads=heads, **fields)
         said = json.loads(str(arrays["answers"]))
         return cls(

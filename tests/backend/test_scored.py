@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from backend import scored
+from backend.registry import load_arrays, save_arrays
 from backend.scored import Scored, score
 from tasks.ranking.hybrid import Weights
 from tasks.schema import Head, parse_label_config
@@ -44,6 +45,17 @@ def assert_same(a: Scored, b: Scored) -> None:
     assert (a.scores is None) == (b.scores is None)
     for name, value in vars(a.scores or object).items() if a.scores else ():
         np.testing.assert_array_equal(value, getattr(b.scores, name))
+
+
+def test_scores_of_an_earlier_release_are_read(tmp_path: Path) -> None:
+    now = made([1, 2, 3], seed=0)
+    now.save(tmp_path / "now.npz")
+    arrays = load_arrays(tmp_path / "now.npz")
+    save_arrays(tmp_path / "then.npz", {name: a for name, a in arrays.items() if name != "s:head_doubt"})
+    then = Scored.load(tmp_path / "then.npz").scores
+    assert now.scores is not None and then is not None
+    np.testing.assert_array_equal(then.doubt("bom"), now.scores.head_disagreement[:, 0])
+    np.testing.assert_array_equal(then.disagreement, now.scores.disagreement)
 
 
 def test_a_label_that_only_the_record_contradicts_says_so() -> None:
