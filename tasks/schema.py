@@ -110,7 +110,8 @@ class Schema:
 
     def fingerprint(self) -> str:
         """sha256 hex over the names, kinds and classes of all heads: equal where a model's outputs mean the same."""
-        shape = [[head.name, head.kind, list(head.classes)] for head in (*self.heads, *self.masks)]
+        heads: tuple[Head | MaskHead, ...] = (*self.heads, *self.masks)
+        shape = [[head.name, head.kind, list(head.classes)] for head in heads]
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 
 
