@@ -47,7 +47,7 @@ def test_label_studio_takes_a_mask_and_rectangles_and_gives_them_back(path: Path
     project = call(
         label_studio.admin, "POST", "/api/projects", json={"title": f"Masks {path.stem}", "label_config": xml}
     )["id"]
-    data = {field: "" for field in ("site", "patient")} | {"image": "/data/local-files/?d=none.png"}
+    data = dict.fromkeys(("site", "patient"), "") | {"image": "/data/local-files/?d=none.png"}
     call(label_studio.admin, "POST", f"/api/projects/{project}/import", json=[{"data": data}])
     (task,) = call(label_studio.admin, "GET", "/api/tasks", params={"project": project})["tasks"]
     sent = prediction(xml)
