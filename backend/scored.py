@@ -43,7 +43,7 @@ class Scored:
     @cached_property
     def row_of(self) -> dict[int, int]:
         """Where a task lies in the arrays."""
-        return {int(task): row for row, task in enumerate(self.ids)}
+        return dict(zip(self.ids.tolist(), range(len(self.ids)), strict=True))
 
     def of(self, task_id: int) -> dict[str, Floats] | None:
         """Probabilities per head (C,) of one task; None where it was not scored."""

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, String, cast, func, select
 from sqlalchemy.orm import Session
 
 from backend import centres, evidence, jobs, schedule
@@ -124,10 +124,9 @@ def _failed_images(session: Session, project_id: int) -> dict[str, Any]:
 
 
 def _problems(session: Session, project_id: int) -> list[dict[str, Any]]:
-    rows = session.execute(
-        select(Task.id, Task.problems).where(Task.project_id == project_id, Task.deleted_at.is_(None))
-    )
-    return [{"task": row.id, "problems": row.problems} for row in rows if row.problems][:FAILED_SHOWN]
+    there = (Task.project_id == project_id, Task.deleted_at.is_(None), cast(Task.problems, String) != "[]")
+    rows = session.execute(select(Task.id, Task.problems).where(*there).order_by(Task.id).limit(FAILED_SHOWN))
+    return [{"task": row.id, "problems": row.problems} for row in rows]
 
 
 def _model(session: Session, registry: Registry, project: Project) -> dict[str, Any] | None:

@@ -35,9 +35,11 @@ def test_deleted_tasks_are_forgotten(world) -> None:
         session.get_one(Project, 1).published = 1
         task = session.get_one(Task, (1, head[0].task_id))
         task.deleted_at, task.problems, task.image_error = 1.0, ["a problem"], "no image"
+        session.get_one(Task, (1, head[1].task_id)).problems = ["odd"]
     now = facts(world)
     assert now["tasks"] == 119 and now["queue"]["size"] == now["queue"]["open"] == 9
-    assert now["tasks_with_problems"] == [] and now["images_failed"]["count"] == 0
+    assert now["tasks_with_problems"] == [{"task": head[1].task_id, "problems": ["odd"]}]
+    assert now["images_failed"]["count"] == 0
 
 
 @pytest.mark.parametrize(("heads", "archived"), [(["bom"], {}), (["bom", "margin"], {"margin": 2})])
