@@ -55,6 +55,11 @@ class UNet:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def encoder(self) -> nn.Module:
+        """Images to their features at every scale, the deepest last."""
+        return self.model.get_submodule("encoder")
+
     def normalised(self, pixels: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) to float32 (B, 3, H, W) on the model's device, channels last in memory."""
         return normalised(pixels, self.mean, self.std, self.device)

@@ -33,4 +33,5 @@ def mask_quality(probabilities: Map, masks: NDArray[np.uint8], reviewed: NDArray
         weighed += np.einsum("chw,chw->c", weight, right, dtype=np.float64)
         weights += weight.sum(axis=(1, 2), dtype=np.float64)
     quality = np.divide(weighed, weights, out=np.full(len(masks), np.nan), where=weights > 0)
-    return quality.astype(np.float32)
+    found: Floats = quality.astype(np.float32)
+    return found
