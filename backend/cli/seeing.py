@@ -26,11 +26,11 @@ def status(as_json: Json = False) -> None:
 
 
 def _print_project(project: dict[str, Any]) -> None:
-    console.print(f"\n[bold]Project {project['project']}[/bold] {project['title']}")
+    console.print(f"\n[bold]Project {project['project']}[/bold] {escape(project['title'])}")
     if project["connection"] == "none":
         console.print("  disconnected: it is looked after no more")
     for alarm in project["alarms"]:
-        console.print(f"  [red]alarm[/red] {alarm}")
+        console.print(f"  [red]alarm[/red] {escape(alarm)}")
     console.print(f"  tasks {project['tasks']}, open {project['tasks_open']}, annotations {project['annotations']}")
     failed = project["images_failed"]
     for row in failed["tasks"]:
@@ -38,7 +38,7 @@ def _print_project(project: dict[str, Any]) -> None:
     if failed["count"] > len(failed["tasks"]):
         console.print(f"  and {failed['count'] - len(failed['tasks'])} more whose image cannot be read")
     for task in project["tasks_with_problems"]:
-        console.print(f"  [yellow]task {task['task']}[/yellow] {'; '.join(task['problems'])}")
+        console.print(f"  [yellow]task {task['task']}[/yellow] {escape('; '.join(task['problems']))}")
     reading = project["catching_up"]
     if reading["waiting"]:
         doing = (reading["job"] or {}).get("state") == "running"
@@ -49,7 +49,9 @@ def _print_project(project: dict[str, Any]) -> None:
         where = project["expert"]["path"] or "the project's Data Manager, once somebody has opened it"
         console.print(f"  for the expert: {project['expert']['waiting']}, in {where}, Label Tasks As Displayed")
     if project["probabilities"] is not None:
-        console.print(f"  ranked by {project['probabilities']}, which was imported: no training until one is asked for")
+        console.print(
+            f"  ranked by {escape(project['probabilities'])}, which was imported: no training until one is asked for"
+        )
     if training["stopped"] is None:
         console.print(f"  labels until the next training: {training['labels_until_next']} of {training['needed']}")
     else:
@@ -57,7 +59,8 @@ def _print_project(project: dict[str, Any]) -> None:
     if job is not None:
         progress = f" {job['done']}/{job['total']}" if job["total"] else ""
         console.print(
-            f"  job {job['id']} {job['state']}: {job['step']}{progress} {job['error'] or ''} ({job['reason']})"
+            f"  job {job['id']} {job['state']}: {job['step']}{progress} {job['error'] or ''} ({job['reason']})",
+            markup=False,
         )
     for sentence in project["limits"]:
         console.print(f"  [yellow]note[/yellow] {escape(sentence)}")

@@ -20,6 +20,7 @@ from backend import settings as chosen
 from backend.app import create_app
 from backend.cli import app
 from backend.label_studio import PATIENCE, open_client
+from backend.registry import save_json
 from backend.settings import Settings
 from backend.telemetry import Telemetry
 from backend.worker import Worker
@@ -193,6 +194,21 @@ def test_polling_touches_neither_ml_backend_nor_webhook(house: House) -> None:
     assert house.shown(project) == (SAMPLING, "", [], [])
     house.changes("disconnect", "--project", str(project))
     assert house.shown(project)[0] == "Sequential sampling"
+
+
+def test_the_worker_alarms_where_confidence_breaks_at_a_centre(house: House) -> None:
+    project = house.project("centres", tasks=2)
+    house.changes("setup", "--project", str(project), "--poll")
+    worker = Worker(house.settings, house.store)
+    row = {"site": "North", "n": 60, "confidence": 0.9, "right": 0.6, "broken": True}
+    kept = {"control": "bom", "labels": "checked", "centres": [row, row | {"site": "South", "broken": False}]}
+    save_json(worker.registry.version(project, 1) / "centres.json", kept)
+    with house.store.begin() as session:
+        told = {"schema": "", "labels": 2, "metrics": {}}
+        session.add(Version(project_id=project, number=1, created_at=0.0, seconds=0.0, **told))
+        session.get_one(Project, project).version = 1
+    (alarm,) = worker.look_after(project, False)
+    assert alarm.startswith("at North the confidence in bom does not hold: 90 % said, 60 % right")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from backend.evaluation.stopping import RECENT
 from backend.report.facts import gather
 from backend.report.page import render
 from tasks import ledger
-from tasks.tables import Annotation, Entry, Job, Project, Published, Version
+from tasks.tables import Annotation, Entry, Job, Project, Published, Task, Version
 
 ENOUGH = "Enough is reviewed; further answers are kept."
 
@@ -183,6 +183,19 @@ def command(world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call
     database = {"database_url": f"sqlite:///{tmp_path / 'store.db'}"}
     monkeypatch.setattr(chosen, "settings", lambda: world.settings.model_copy(update=database))
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def test_status_shows_what_others_wrote_as_they_wrote_it(world: Any, command: Callable[..., Result]) -> None:
+    with world.store.begin() as session:
+        project = session.get_one(Project, 1)
+        project.title, project.probabilities = "Nodules [/bold]", "oof[/x].csv"
+        project.alarms = ["at Ward [/red] the confidence in bom does not hold"]
+        session.get_one(Task, (1, 1)).problems = ["no class [/i]"]
+        session.add(Job(project_id=1, kind="cycle", state="failed", created_at=0.0, error="no [/b]", reason="[/u]"))
+    said = command("status")
+    assert said.exit_code == 0, said.exception
+    for written in ("Nodules [/bold]", "oof[/x].csv", "Ward [/red]", "no class [/i]", "no [/b] ([/u])"):
+        assert written in said.stdout
 
 
 def test_the_commands_stop_resume_and_say_so(world: Any, command: Callable[..., Result]) -> None:
