@@ -1,7 +1,7 @@
 """Tasks that came, or got another image, after the model was made: read, predicted and ranked without a training.
 
-What the newest version says of them is added to what it said of the others, so that the next refill takes them in their
-place behind the published head. A kill costs the step: what is read and embedded is kept, and the scores are written
+What the version in force says of them is added to what it said of the others, so that the next refill takes them in
+their place behind the published head. A kill costs the step: what is read and embedded is kept, and the scores are written
 last.
 """
 
@@ -30,7 +30,7 @@ class CatchUp(Work):
     kind = "catch-up"
 
     def run(self) -> int:
-        """Run, or go on with, the job; returns how many tasks were added to the newest version's scores.
+        """Run, or go on with, the job; returns how many tasks were added to the scores of the version in force.
 
         Raises Stopped, and what Label Studio's calls and the learning raise.
         """

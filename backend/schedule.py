@@ -83,7 +83,7 @@ def unread(session: Session, project_id: int) -> int:
 
 
 def catch_up_due(store: Store, project_id: int) -> str | None:
-    """Why tasks are to be read and ranked by the newest version now; None when not, or while another job sees to it.
+    """Why tasks are to be read and ranked by the version in force now; None when not, or while another job sees to it.
 
     A training that failed, or whose model was refused, may have read images that the model in force has not scored, and
     so may others before an older one was put in force. Where the probabilities were made elsewhere, there is nothing to
