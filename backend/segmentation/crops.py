@@ -85,8 +85,8 @@ class Reviewed:
         image, masks, reviewed = (part[row].shape for part in self._examples)
         if image[:2] != reviewed or masks[1:] != reviewed:
             raise ValueError(
-                f"row {row}: the image is {image[1]} x {image[0]} pixels, its masks are {masks[2]} x {masks[1]}, and "
-                f"what is reviewed of it {reviewed[1]} x {reviewed[0]}; all three must be of one size"
+                f"row {row}: the image is {image}, its masks are {masks} and what is reviewed of it is {reviewed}; "
+                "they must be (H, W, 3), (C, H, W) and (H, W)"
             )
         counted: NDArray[np.int64] = np.count_nonzero(self._examples.reviewed[row], axis=1)
         return counted

@@ -68,44 +68,34 @@ def test_what_matters_weighs_more_and_nothing_uncertain_weighs_nothing() -> None
     assert not attention(np.zeros((60, 60), dtype=np.float32), probabilities).any()
 
 
-def slowly(scores: np.ndarray, patches: Patches, count: int, embeddings: np.ndarray, gamma: float) -> list[int]:
-    """Greedy choice with every distance computed anew."""
-    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    order: list[int] = []
-
-    def shares_a_pixel(one: int, other: int) -> bool:
-        boxes = []
-        for row in (one, other):
-            lines = range(patches.top[row], patches.top[row] + patches.side)
-            columns = range(patches.left[row], patches.left[row] + patches.side)
-            boxes.append({(int(patches.image[row]), line, column) for line in lines for column in columns})
-        return bool(boxes[0] & boxes[1])
-
-    while len(order) < count:
-        best, most = -1, -np.inf
-        for row in range(len(scores)):
-            if any(shares_a_pixel(row, other) for other in order):
-                continue
-            novelty = min([1.0, *(max(0.0, 1 - float(unit[row] @ unit[other])) for other in order)])
-            worth = float(scores[row]) + gamma * novelty
-            if worth > most + 1e-6:
-                best, most = row, worth
-        if best < 0:
-            break
-        order.append(best)
-    return order
+def pixels_of(patches: Patches, row: int) -> set[tuple[int, int, int]]:
+    lines = range(patches.top[row], patches.top[row] + patches.side)
+    columns = range(patches.left[row], patches.left[row] + patches.side)
+    return {(int(patches.image[row]), line, column) for line in lines for column in columns}
 
 
 @settings(deadline=None, max_examples=30)
-@given(seeds, st.integers(2, 6), st.sampled_from([0.0, 0.3, 2.0]))
+@given(st.integers(0, 2**31), st.integers(2, 6), st.sampled_from([0.0, 0.3, 2.0]))
 def test_the_choice_is_greedy_and_never_overlaps(seed: int, side: int, gamma: float) -> None:
     rng = np.random.default_rng(seed)
     patches = candidates([(9, 13), (4, 5)], side, 2)
     scores = rng.random(len(patches.image), dtype=np.float32)
     embeddings = rng.normal(size=(len(scores), 3)).astype(np.float32)
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     found = choose(scores, patches, 6, embeddings, gamma)
-    assert found.order.tolist() == slowly(scores, patches, 6, embeddings, gamma)
-    np.testing.assert_allclose(found.score, scores[found.order] + gamma * found.diversity, rtol=1e-5)
+    taken: set[tuple[int, int, int]] = set()
+    chosen: list[int] = []
+    for pick in [*found.order.tolist(), None]:
+        free = [row for row in range(len(scores)) if not pixels_of(patches, row) & taken]
+        novelty = {row: min([1.0, *(1 - float(unit[row] @ unit[other]) for other in chosen)]) for row in free}
+        worth = {row: float(scores[row]) + gamma * max(novelty[row], 0) for row in free}
+        if pick is None:
+            assert len(chosen) == 6 or not free
+            break
+        assert worth[pick] >= max(worth.values()) - 1e-5
+        assert found.score[len(chosen)] == pytest.approx(worth[pick], abs=1e-5)
+        taken |= pixels_of(patches, pick)
+        chosen.append(pick)
 
 
 def test_without_embeddings_the_score_decides_and_spent_patches_stay_untouched() -> None:

@@ -65,5 +65,5 @@ def test_rows_without_a_reviewed_pixel_are_told_and_sizes_are_checked() -> None:
     known.reviewed[1][:] = 0
     assert reviewed_rows(known).tolist() == [True, False]
     known.masks[0] = known.masks[0][:, :, :-1]  # type: ignore[index]
-    with pytest.raises(ValueError, match="row 0: the image is 6 x 5 pixels, its masks are 5 x 5"):
+    with pytest.raises(ValueError, match=r"row 0: the image is \(5, 6, 3\), its masks are \(1, 5, 5\)"):
         Reviewed(known, np.array([0]))
