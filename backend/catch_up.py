@@ -1,8 +1,8 @@
 """Tasks that came, or got another image, after the model was made: read, predicted and ranked without a training.
 
 What the version in force says of them is added to what it said of the others, so that the next refill takes them in
-their place behind the published head. A kill costs the step: what is read and embedded is kept, and the scores are written
-last.
+their place behind the published head. A kill costs the step: what is read and embedded is kept, and the scores are
+written last.
 """
 
 from pathlib import Path

@@ -4,7 +4,6 @@ A cycle may be killed anywhere. What each step makes is a file that appears whol
 that was written first; a resumed cycle finds them and ends with the same weights.
 """
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from backend.work import Work
 from tasks import ledger
 from tasks.schema import Head, parse_label_config
 from tasks.store import lock_project
-from tasks.tables import Annotation, Job, Project, Version
+from tasks.tables import Annotation, Project, Version
 
 log = structlog.get_logger()
 
@@ -228,18 +227,8 @@ class Cycle(Work):
             project = session.get_one(Project, self.project_id)
             if session.get(Version, (self.project_id, self.number)) is not None:
                 return project.version or self.number
-            job = session.get_one(Job, self.job_id)
             session.add(
-                Version(
-                    project_id=self.project_id,
-                    number=self.number,
-                    created_at=time.time(),
-                    seconds=time.time() - (job.started_at or time.time()),
-                    schema=about["schema"],
-                    labels=about["labels"],
-                    metrics=metrics,
-                    verdict=about["verdict"],
-                )
+                self._version(session, self.number, about["schema"], about["labels"], metrics, about["verdict"])
             )
             if reached.takes_over:
                 project.version, project.probabilities = self.number, None

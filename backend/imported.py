@@ -4,7 +4,6 @@ It has no backbone, so distances are unknown: diversity counts nothing in its or
 no reviewed task is named as most like. Its project is not trained unasked; a training that was asked for replaces it.
 """
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from backend.work import Work
 from tasks import ledger
 from tasks.schema import Schema, parse_label_config
 from tasks.store import Store, lock_project
-from tasks.tables import Job, Project, Task, Version
+from tasks.tables import Project, Task, Version
 
 KIND = "probabilities"  # of the job
 
@@ -111,13 +110,13 @@ class Import(Work):
         if not path.exists():
             Probabilities.load(_staged(self.registry, self.project_id)).save(path)
         given = Probabilities.load(path)
-        if self._new(given):
+        if self._new():
             taken, scored = self._score(schema, label_config, given)
             self._complete(schema, label_config, given, taken, scored)
         self._publish(self.number)
         return self.number
 
-    def _new(self, given: Probabilities) -> bool:
+    def _new(self) -> bool:
         with self.store.begin() as session:
             return session.get(Version, (self.project_id, self.number)) is None
 
@@ -176,18 +175,8 @@ class Import(Work):
         save_json(self.folder / "model.json", about)
         with self.store.begin() as session:
             lock_project(session, self.project_id)
-            job = session.get_one(Job, self.job_id)
-            version = Version(
-                project_id=self.project_id,
-                number=self.number,
-                created_at=time.time(),
-                seconds=time.time() - (job.started_at or time.time()),
-                schema=schema.fingerprint(),
-                labels=0,
-                metrics=metrics,
-                verdict=asdict(gate.untested(self.number, f"{given.name} was imported: it was asked for")),
-            )
-            session.add(version)
+            verdict = asdict(gate.untested(self.number, f"{given.name} was imported: it was asked for"))
+            session.add(self._version(session, self.number, schema.fingerprint(), 0, metrics, verdict))
             project = session.get_one(Project, self.project_id)
             project.version, project.probabilities = self.number, given.name
             body = {"version": self.number, "file": given.name, "sha256": given.sha256, "data": about["data"]}

@@ -5,7 +5,6 @@ apart, neither in Label Studio nor in the ledger.
 """
 
 import shutil
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from backend.work import Work
 from tasks import ledger
 from tasks.schema import parse_label_config
 from tasks.store import Store, lock_project
-from tasks.tables import Job, Project, Version
+from tasks.tables import Project, Version
 
 KIND = "promotion"  # of the job
 LEFT = ("model.json", "promotion.json")  # of a version's files those that its copy has of its own
@@ -154,19 +153,8 @@ class Promotion(Work):
             lock_project(session, self.project_id)
             if session.get(Version, (self.project_id, self.number)) is not None:
                 return
-            job = session.get_one(Job, self.job_id)
-            session.add(
-                Version(
-                    project_id=self.project_id,
-                    number=self.number,
-                    created_at=time.time(),
-                    seconds=time.time() - (job.started_at or time.time()),
-                    schema=before.schema,
-                    labels=before.labels,
-                    metrics=before.metrics,
-                    verdict=reached,
-                )
-            )
+            same = (before.schema, before.labels, before.metrics)
+            session.add(self._version(session, self.number, *same, reached))
             project = session.get_one(Project, self.project_id)
             project.version = self.number
             project.probabilities = (about.get("probabilities") or {}).get("file")

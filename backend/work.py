@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
+from sqlalchemy.orm import Session
 
 from backend import embeddings, jobs, plan
 from backend.learning.arrays import PixelFiles
@@ -22,6 +24,7 @@ from tasks.client import Client
 from tasks.images import Images
 from tasks.pace import head_size
 from tasks.store import Store
+from tasks.tables import Job, Version
 
 log = structlog.get_logger()
 
@@ -65,6 +68,28 @@ class Work(ABC):
         """
         there = [queue.number_of(name) for name in self.client.model_versions(self.project_id)]
         return jobs.next_version(self.store, self.job_id, max(self.registry.newest(self.project_id), *there, 0))
+
+    def _version(
+        self,
+        session: Session,
+        number: int,
+        schema: str,
+        labels: int,
+        metrics: dict[str, Any],
+        verdict: dict[str, Any],
+    ) -> Version:
+        """The row of the version that this job has made just now."""
+        started = session.get_one(Job, self.job_id).started_at
+        return Version(
+            project_id=self.project_id,
+            number=number,
+            created_at=time.time(),
+            seconds=time.time() - (started or time.time()),
+            schema=schema,
+            labels=labels,
+            metrics=metrics,
+            verdict=verdict,
+        )
 
     def _begin(self, step: str, version: int) -> Progress:
         """Name the step in the job, and give it a function to report progress to."""

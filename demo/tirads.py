@@ -21,7 +21,6 @@ POINTS: Mapping[str, Mapping[str, int]] = {
 LEVELS = ("TR1", "TR2", "TR3", "TR4", "TR5")
 BOM = ("benign", "malignant")
 
-PATIENTS_PER_BLOCK = 50
 LEVEL_QUOTA = (6, 7, 11, 10, 16)  # patients of each level in every block of 50
 MALIGNANT_SHARE = (0.005, 0.015, 0.06, 0.42, 0.945)  # of each level's patients
 VIEWS_SHARE = (0.4, 0.35, 0.15, 0.1)  # patients with one, two, three, four images
