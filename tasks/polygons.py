@@ -67,7 +67,7 @@ def mask_polygons(mask: Bools, near: float = NEAR) -> list[Points]:
 
 def to_percent(points: Points, height: int, width: int) -> Points:
     """Points (N, 2) in pixels as Label Studio has them: in percent of the image's width and height."""
-    return np.multiply(points, [100 / width, 100 / height])
+    return np.clip(np.divide(points, [width / 100, height / 100]), 0, 100)
 
 
 def from_percent(points: Points, height: int, width: int) -> Points:

@@ -115,12 +115,12 @@ class Schema:
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 
 
-def parse_label_config(xml: str) -> Schema:
+def parse_label_config(xml: str, *, masks_alone: bool = False) -> Schema:
     """Reads a Label Studio label config.
 
     Learnt: Choices (single, single-radio, multiple), Rating, BrushLabels and PolygonLabels that point to the image.
-    Raises SchemaError where the XML does not parse, names clash, an attribute of ours is wrong, or nothing is left to
-    learn.
+    masks_alone: also where masks are all that is asked for, which the loop does not learn. Raises SchemaError where the
+    XML does not parse, names clash, an attribute of ours is wrong, or nothing is left to learn.
     """
     root = read_xml(xml)
     roles = _roles(root)
@@ -161,6 +161,11 @@ def parse_label_config(xml: str) -> Schema:
             f'toName="{image.get("name")}". Found: {"; ".join(left_alone) or "no control at all"}.'
         )
     weights, mask_weights = _weights([tag for tag, _ in learnt]), _weights([tag for tag, _ in masks])
+    if not learnt and not masks_alone:
+        raise SchemaError(
+            f"The label config asks for masks alone ({', '.join(tag.get('name', '') for tag, _ in masks)}), which are"
+            f" not learnt yet: add a Choices or Rating control."
+        )
     return Schema(
         heads=tuple(_head(tag, answers, weight) for (tag, answers), weight in zip(learnt, weights, strict=True)),
         image_name=image.get("name", ""),
