@@ -48,7 +48,7 @@ def fill(store: Store, client: Client, project_id: int) -> list[str]:
         return []
     head = open_head(store, project_id)
     with store.begin() as session:
-        wanted = _wanted(session, project_id, head)
+        wanted = _wanted(session, project_id, field, head)
         tasks = session.scalars(_open(project_id).where(Task.id.in_(list(wanted))))
         held = {task.id: task.data.get(field) or "" for task in tasks}
     strange = [task for task in wanted if held[task] and not _ours(held[task])]
@@ -81,15 +81,16 @@ def _rows(project_id: int) -> Select[int]:
     return select(Published.task_id).where(Published.project_id == project_id)
 
 
-def _wanted(session: Session, project_id: int, head: list[int]) -> dict[int, str]:
-    """What the field of each task is to hold: the head first first, then those that an earlier order had filled."""
+def _wanted(session: Session, project_id: int, field: str, head: list[int]) -> dict[int, str]:
+    """What the field of each task is to hold: the head first first, then those that an earlier order left filled."""
     published = select(Project.published).where(Project.id == project_id).scalar_subquery()
     now = select(Published.task_id, Published.similar).where(
         Published.project_id == project_id, Published.version == published
     )
     similar = {task: html or "" for task, html in session.execute(now)}
     before = _rows(project_id).where(Published.version != published, Published.similar.is_not(None))
-    left = session.scalars(_open(project_id).with_only_columns(Task.id).where(Task.id.in_(before)))
+    filled = _open(project_id).where(Task.id.in_(before), Task.data[field].as_string().startswith(MARK))
+    left = session.scalars(filled.with_only_columns(Task.id))
     return {task: similar[task] for task in head} | {task: "" for task in left if task not in similar}
 
 
