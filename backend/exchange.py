@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 
 from backend.learning.folds import HOLDOUT
 from backend.registry import Registry
-from backend.scored import Floats, Scored, of_version
+from backend.scored import Scored, of_version
 from backend.settings import Settings
 from tasks import exchange, ledger, sync
 from tasks.client import Client
-from tasks.codec import confidence_in, encode_labels, to_labels, to_targets
+from tasks.codec import confidence_in, encode_labels, ticked, to_targets
 from tasks.exchange import Answer, Known, Suspect
 from tasks.labels import Settled, by_task, settle
 from tasks.present import phrases_of
@@ -75,7 +75,7 @@ def suspects(store: Store, registry: Registry, settings: Settings, project_id: i
     for place in order[:top]:
         task = ids[int(place)]
         said_now, probabilities = settled[task], scored.of(task) or {}
-        prediction = {head.name: _answer(head, probabilities[head.name]) for head in learnt}
+        prediction = {head.name: ticked(head, probabilities[head.name]) for head in learnt}
         if task in waiting:
             reason = waiting[task].why
         elif scored.scores is None:
@@ -101,12 +101,6 @@ def suspects(store: Store, registry: Registry, settings: Settings, project_id: i
 
 def _learnt(schema: Schema, scored: Scored) -> list[Head]:
     return [head for head in schema.heads if head.name in scored.probabilities]
-
-
-def _answer(head: Head, probabilities: Floats) -> tuple[str, ...]:
-    """The prediction as the screen would show it: a control that asks for an answer has one."""
-    labels = to_labels(head, probabilities)
-    return labels if labels or not head.required else (head.classes[int(probabilities.argmax())],)
 
 
 def _doubts(

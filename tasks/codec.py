@@ -138,9 +138,7 @@ def encode_prediction(schema: Schema, probabilities: Mapping[str, ArrayLike], wh
         if head.name not in probabilities:
             continue
         row = _probabilities(head, probabilities[head.name])
-        labels = to_labels(head, row)
-        if not labels and head.required:
-            labels = (head.classes[int(row.argmax())],)
+        labels = ticked(head, row)
         if labels:
             results.append(_answer(head, labels) | {"score": round(confidence_in(head, row, labels), 4)})
     return results + encode_why(schema, why)
@@ -192,6 +190,12 @@ def to_labels(head: Head, probabilities: ArrayLike) -> tuple[str, ...]:
     if head.multiple:
         return tuple(name for name, p in zip(head.classes, row, strict=True) if p >= 0.5)
     return (head.classes[int(row.argmax())],)
+
+
+def ticked(head: Head, probabilities: ArrayLike) -> tuple[str, ...]:
+    """The answer as the screen shows it: of a required multiple head at least the likeliest class."""
+    labels = to_labels(head, probabilities)
+    return labels if labels or not head.required else (head.classes[int(np.asarray(probabilities).argmax())],)
 
 
 def confidence_in(head: Head, probabilities: ArrayLike, labels: tuple[str, ...]) -> float:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from numpy.typing import ArrayLike
 
-from tasks.codec import confidence_in, to_labels
+from tasks.codec import confidence_in, ticked
 from tasks.schema import Head, Labels, Schema
 
 Slot = Literal["ranked", "control", "blind", "holdout", "abstain"]
@@ -113,7 +113,7 @@ def why(
     """
     heads = sorted(schema.heads, key=lambda head: -head.weight)
     differing = _differing(heads, probabilities, recorded)
-    predicted = {head.name: to_labels(head, probabilities[head.name]) for head in heads if head.name in probabilities}
+    predicted = {head.name: ticked(head, probabilities[head.name]) for head in heads if head.name in probabilities}
     named = next((head for head in [*differing, *heads] if head.name in predicted), None)
     if slot in ("blind", "holdout", "abstain") or named is None:
         known = [_label(head, recorded[head.name], heads[0], phrases) for head in heads if head.name in recorded]
@@ -177,7 +177,7 @@ def _differing(heads: list[Head], probabilities: Mapping[str, ArrayLike], record
     doubt = {
         head.name: 1 - confidence_in(head, probabilities[head.name], recorded[head.name])
         for head in predicted
-        if head.name in recorded and set(recorded[head.name]) != set(to_labels(head, probabilities[head.name]))
+        if head.name in recorded and set(recorded[head.name]) != set(ticked(head, probabilities[head.name]))
     }
     found = [head for head in predicted if head.name in doubt]
     return sorted(found, key=lambda head: (-head.weight, -doubt[head.name]))

@@ -54,6 +54,15 @@ def test_heads_that_differ_come_first_the_heaviest_of_them_leading():
     )
 
 
+def test_the_text_speaks_of_the_answer_that_is_ticked():
+    schema = parse_label_config(
+        """<View><Image name="image" value="$image"/><Choices name="foci" toName="image" choice="multiple"
+        required="true"><Choice value="rim"/><Choice value="punctate"/></Choices></View>"""
+    )
+    said = text({"foci": ("rim",)}, probabilities={"foci": [0.1, 0.4]}, schema=schema)
+    assert said.startswith("Recorded: rim (model 10 %). Model: punctate 40 %.")
+
+
 def test_without_a_label_on_record_the_model_speaks_alone():
     others = "\nRest as ticked: margin 80 %, foci 80 %."
     assert text({}, reason="uncertainty") == "Model: malignant 94 %.\nWhy now: the model is unsure." + others
