@@ -13,7 +13,7 @@ from sqlalchemy import select
 from backend.learning.folds import HOLDOUT
 from backend.registry import Array, load_arrays, save_arrays
 from tasks.codec import to_targets
-from tasks.labels import Settled, settle
+from tasks.labels import Settled, by_task, settle
 from tasks.queue import answered_at_random
 from tasks.schema import Head, Labels, Schema, parse_label_config
 from tasks.store import Store
@@ -154,9 +154,7 @@ def take(store: Store, label_config: str, project_id: int, *, unread: bool = Fal
         tasks = session.scalars(query).all()
         annotations = session.scalars(select(Annotation).where(Annotation.project_id == project_id)).all()
         drawn = set(session.scalars(answered_at_random(project_id)))
-    said: dict[int, list[Annotation]] = {}
-    for annotation in annotations:
-        said.setdefault(annotation.task_id, []).append(annotation)
+    said = by_task(annotations)
     settled = [settle(said.get(task.id, []), task.current) for task in tasks]
     return Snapshot(
         ids=np.array([task.id for task in tasks], dtype=np.int64),

@@ -12,8 +12,6 @@ Both only ever fall while tasks are selected. So a value may be out of date and 
 lets the greedy selection leave most rows alone.
 """
 
-from typing import Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,18 +23,6 @@ Rows = NDArray[np.intp]
 ROUNDING = 1e-5  # of a float32 dot product; a cosine this near to 1 is the same image
 CLUSTERS = 256
 BLOCK = 1024  # rows and references at a time: 5 MB each at 1,280 features, which stays in the cache
-
-
-class Diversity(Protocol):
-    """values: (N,) float32 in [0, 1], exact for rows that are not stale and an upper bound for the others."""
-
-    values: Floats
-
-    def stale(self, row: int) -> bool: ...
-
-    def refresh(self, rows: Rows) -> None: ...
-
-    def add(self, row: int) -> None: ...
 
 
 class NearestReference:
