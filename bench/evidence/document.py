@@ -69,7 +69,7 @@ def _material(chosen: DataSet, found: By) -> str:
         f"{len(points)} seeds, label config `{chosen.label_config.name}`"
         f"{f', {chosen.images} images a seed' if chosen.images else ''}, {chosen.image_size} pixels, {chosen.epochs}"
         f" epochs; labels on record: {how}. Wrong labels of the first control outside the hold-out:"
-        f" {_number(wrong, 1)}.\n"
+        f" {_number(wrong, 1)}.{chosen.note and f' {chosen.note}'}\n"
     )
 
 

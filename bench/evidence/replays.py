@@ -22,6 +22,10 @@ BATCH_SHARE = 0.05
 FIRST_SEED = 300  # far from those that weights, formulas and sizes were tried on
 FEWER = {"entropy": 5, "coverage": 5}  # seeds of the strategies that are far from the best
 LEARNING = {"backbone": "resnet10t", "weights": "scratch", "folds": 3, "head_seeds": 1}
+HISTOLOGY = (
+    "Histology, which is on record as another control, all but names benign or malignant: what the loop finds here"
+    " beyond the image alone is what a second control on record can give at best."
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class DataSet:
     """Where images and labels come from; noise: the share of the first control's labels to exchange.
 
     folder: None for phantoms, which are made anew for each seed, wrong labels and all. images: at most so many, drawn
-    by whole patients, others for each seed. image_size, epochs: of the learning.
+    by whole patients, others for each seed. image_size, epochs: of the learning. note: what a reader has to know.
     """
 
     name: str
@@ -39,6 +43,7 @@ class DataSet:
     noise: float
     image_size: int
     epochs: int
+    note: str = ""
 
 
 def data_sets(data: Path) -> list[DataSet]:
@@ -46,7 +51,7 @@ def data_sets(data: Path) -> list[DataSet]:
     examples = ROOT / "docs" / "examples"
     return [
         DataSet("phantoms", ROOT / "label_config.xml", None, 1000, 0.0, 64, 8),
-        DataSet("busbra", examples / "busbra.xml", data / "busbra", 700, 0.05, 48, 5),
+        DataSet("busbra", examples / "busbra.xml", data / "busbra", 700, 0.05, 48, 5, HISTOLOGY),
         DataSet("ddti", examples / "ddti.xml", data / "ddti", None, 0.05, 48, 5),
     ]
 
