@@ -147,7 +147,7 @@ def test_labels_under_a_removed_head_are_kept_and_count_again_when_it_is_restore
 
     until(lambda: labels() == {head.name for head in loop.schema.heads})
     # Label Studio lets no annotated control be removed; one that is not learnt any more is the same to us.
-    configure(loop, loop.label_config.replace('name="margin"', 'name="margin" model_role="scope"'))
+    configure(loop, loop.label_config.replace('name="margin"', 'name="margin" model_role="review"'))
     until(published(loop, 4))
     assert labels() == {head.name for head in loop.schema.heads} - {"margin"}
     assert "margin" not in said(loop).probabilities and facts(loop)["model"]["archived"] == {"margin": 3}
