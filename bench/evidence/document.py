@@ -160,7 +160,8 @@ def _goals(chosen: DataSet, found: By) -> str:
             [(rows[-1].figures["macro_f1"] or 0.0) - (rows[0].figures["macro_f1"] or 0.0) for rows in hybrid.values()]
         )
         lines.append(
-            f"Macro F1 on the clean hold-out moves by {_signed(rise)} (goal: it rises): {_said((rise or [0])[0] > 0)}."
+            f"Macro F1 on the clean hold-out moves by {_signed(rise)} (goal: it rises, beyond the interval):"
+            f" {_said(rise is not None and rise[1] > 0)}."
         )
     for figure, name in (("errors_found", "errors found"), ("macro_f1", "macro F1"), ("auc", "AUC")):
         steps = [_over_random(found, figure, [step]) for step in range(1, BATCHES + 1)]
@@ -172,7 +173,7 @@ def _goals(chosen: DataSet, found: By) -> str:
         lines.append(
             f"Learning curve of {name}: hybrid beyond doubt below random at {', '.join(below) or 'no budget'}, in the"
             f" mean below at {', '.join(lower) or 'no budget'}; on average {_signed(whole)} (goal: not below, and above"
-            f" on average): {_said(not below and whole[0] > 0)}."
+            f" on average, beyond the interval): {_said(not below and whole[1] > 0)}."
         )
     return "Goals:\n\n" + "".join(f"- {line}\n" for line in lines)
 
