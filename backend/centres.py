@@ -9,6 +9,7 @@ import numpy as np
 from sqlalchemy import select
 
 from backend.evaluation.centres import calibration
+from backend.learning.crossfit import CLEAN_ENOUGH
 from backend.learning.folds import HOLDOUT
 from backend.registry import load_json, save_json
 from backend.scored import Scored
@@ -17,7 +18,6 @@ from tasks.schema import Head
 from tasks.store import Store
 from tasks.tables import Task
 
-CHECKED = 50  # labels that people gave to tasks drawn at random, from which on these alone are judged by
 FILE = "centres.json"
 
 
@@ -25,14 +25,14 @@ def look(store: Store, project_id: int, folder: Path, heads: Sequence[Head], tak
     """Keep how far confidence in the heaviest of the heads that were learnt holds at each centre.
 
     By the labels that people gave to tasks drawn at random (control arm and hold-out, the former judged out of fold)
-    once there are CHECKED of them, else by all labels of the hold-out.
+    once there are CLEAN_ENOUGH of them, else by all labels of the hold-out.
     """
     head, held = max(heads, key=lambda head: head.weight), taken.folds == HOLDOUT
     with store.begin() as session:
         query = select(Task.id, Task.site).where(Task.project_id == project_id, Task.site.is_not(None))
         sites = {row.id: row.site for row in session.execute(query)}
     checked = taken.adjudicated[head.name] & (taken.drawn | held)
-    by_people = int(checked.sum()) >= CHECKED
+    by_people = int(checked.sum()) >= CLEAN_ENOUGH
     rows = np.flatnonzero((checked if by_people else held) & np.isin(taken.ids, list(sites)))
     found = calibration(
         head,

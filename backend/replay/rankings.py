@@ -1,8 +1,9 @@
 """How well wrong labels are told from right ones: the loop's own ranking of suspects beside cleanlab's.
 
 All are computed of the same out-of-fold probabilities, before anything is reviewed. cleanlab (Northcutt et al., JAIR
-2021) judges by the probabilities of the image alone; so does `image`. `loop` is the ranking of the live queue, which
-also knows the other labels on record.
+2021) judges by the probabilities of the image alone; so does `image`, by the distance that the queue orders by. `loop`
+is the loop's own probability that a label is wrong, which also knows the other labels on record; where a head is not
+ordinal, the queue's disagreement is the same.
 """
 
 from dataclasses import dataclass

@@ -48,8 +48,9 @@ seeds with the 95 % interval of that mean (Student's); differences are paired by
 oracle in Label Studio's place: {share}, a training after each.
 Learning is kept small, so that one core does all of it in hours: {learning}.
 A seed draws the images (phantoms: makes them), the wrong labels, the folds, the hold-out (15 %, whole patients, never
-trained on) and the training. Seeds start at {FIRST_SEED}; formulas and weights were chosen on phantoms of the seeds 11
-and 101, on busbra and ddti with seed 101, and sizes on one replay of seed 200, which are not among them.
+trained on) and the training. Seeds start at {FIRST_SEED}. Formulas, weights and the constants of the estimate were
+chosen on phantoms of the seeds 11 and 101 and on other draws of wrong labels, but on the same images of busbra and
+ddti; sizes on one replay of seed 200. None of these is among the seeds here.
 
 Strategies: hybrid (`auto`, here find-errors), its single parts disagreement, entropy and coverage, random, and queue:
 hybrid as it is served, a fifth of it drawn at random (control arm, hold-out). All is about the first control.
