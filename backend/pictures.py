@@ -2,15 +2,17 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 from sqlalchemy import select
 
 from backend.learning import folds
-from backend.learning.decode import ImageError, decode
-from backend.registry import Registry, whole
+from backend.learning.decode import ImageError, decode, decode_whole
+from backend.registry import Registry, save_array
 from backend.settings import Settings
 from backend.snapshot import Snapshot
 from tasks.images import Images, ImageUnavailable
@@ -35,9 +37,11 @@ def read_images(
     progress: Callable[[int, int], None],
     *,
     failed: bool = True,
+    whole: bool = False,
 ) -> set[int]:
     """Fetch and decode what has no pixels of the set size yet; returns which tasks were read.
 
+    whole: keep images at their own size as well, on which masks are learnt.
     A bad image costs its own task: the reason is kept in `task.image_error`, and it is tried again where those that
     `failed` are asked for, at the next cycle.
     """
@@ -46,13 +50,13 @@ def read_images(
     with store.begin() as session:
         rows = session.execute(query if failed else query.where(Task.image_error.is_(None))).all()
     read = set[int]()
-    missing = [(row.id, row.image) for row in rows if not row.pixels or not registry.pixels(size, row.pixels).exists()]
+    missing = [(row.id, row.image) for row in rows if not _kept(registry, size, row.pixels, whole)]
     for start in range(0, len(missing), CHUNK):
         chunk = missing[start : start + CHUNK]
         urls, outcome = dict(chunk), {}
         for index, data in images.fetch_many([image for _, image in chunk], project_id, WORKERS):
             task_id = chunk[index][0]
-            outcome[task_id] = _to_pixels(data, registry, size, int(settings.max_megapixels * 1e6))
+            outcome[task_id] = _to_pixels(data, registry, size, int(settings.max_megapixels * 1e6), whole)
             if outcome[task_id][1] is not None:
                 log.warning("image cannot be used", project=project_id, task=task_id, reason=outcome[task_id][1])
         with store.begin() as session:
@@ -72,31 +76,41 @@ def _folds_in(snapshot: Path) -> dict[str, int]:
     return dict(zip(taken.groups.tolist(), taken.folds.tolist(), strict=True))
 
 
+def _kept(registry: Registry, size: int, digest: str | None, whole: bool) -> bool:
+    return (
+        bool(digest)
+        and registry.pixels(size, str(digest)).exists()
+        and (not whole or registry.whole(str(digest)).exists())
+    )
+
+
 def _to_pixels(
-    data: bytes | ImageUnavailable, registry: Registry, size: int, pixel_limit: int
+    data: bytes | ImageUnavailable, registry: Registry, size: int, pixel_limit: int, whole: bool
 ) -> tuple[str | None, str | None]:
     """(digest, None), or (None, reason)."""
     if isinstance(data, ImageUnavailable):
         return None, str(data)
     digest = hashlib.sha256(data).hexdigest()
-    path = registry.pixels(size, digest)
-    if not path.exists():
+    wanted: dict[Path, Callable[..., NDArray[np.uint8]]] = {registry.pixels(size, digest): partial(decode, size=size)}
+    if whole:
+        wanted[registry.whole(digest)] = decode_whole
+    for path, read in wanted.items():
+        if path.exists():
+            continue
         try:
-            pixels = decode(data, size, pixel_limit)
+            save_array(path, read(data, pixel_limit=pixel_limit))
         except ImageError as error:
             return None, str(error)
-        with whole(path) as part, part.open("wb") as file:
-            np.save(file, pixels, allow_pickle=False)
     return digest, None
 
 
 def assign_folds(store: Store, schema: Schema, settings: Settings, project_id: int, before: Path) -> None:
-    """Give every readable task that has none a fold, by its group, balanced over the heaviest head's labels.
+    """Give every readable task that has none a fold, by its group, balanced over the heaviest head's labels, if any.
 
     A group keeps the fold it ever had, also where all its tasks were deleted and are imported again: by the store,
     and by the snapshot of the last version (`before`, if there is one), since a new task may take a deleted one's row.
     """
-    head = max(schema.heads, key=lambda head: head.weight)
+    heaviest = max(schema.heads, key=lambda head: head.weight).name if schema.heads else ""
     with store.begin() as session:
         known = select(Task).where(Task.project_id == project_id, Task.pixels.is_not(None)).order_by(Task.id)
         tasks = session.scalars(known.where(Task.deleted_at.is_(None))).all()
@@ -113,7 +127,7 @@ def assign_folds(store: Store, schema: Schema, settings: Settings, project_id: i
                 existing[str(task.group)] = task.fold
         given = folds.assign(
             groups=[str(task.group) for task in tasks],
-            strata=[settle(said.get(task.id, []), task.current).labels.get(head.name, ()) for task in tasks],
+            strata=[settle(said.get(task.id, []), task.current).labels.get(heaviest, ()) for task in tasks],
             existing=existing,
             k=settings.folds,
             holdout_share=HOLDOUT_SHARE,

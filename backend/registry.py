@@ -3,6 +3,8 @@
     <state>/projects/<id>/versions/<n>/   snapshot.npz heads.safetensors predictions.npz ranking.npz model.json
     <state>/projects/<id>/backbones/<n>/  the backbones trained for version n, and the embeddings they gave
     <state>/pixels/<size>/                images as small arrays, by the sha256 of their file
+    <state>/pixels/whole/                 images at their own size, where masks are learnt
+    <state>/painted/                      masks and what is reviewed of them, by the sha256 of the regions
 
 Every file appears whole or not at all, so that a step killed anywhere can be run again.
 """
@@ -30,6 +32,12 @@ def whole(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def save_array(path: Path, array: Array) -> None:
+    """Write one array as .npy, which can be mapped (no pickles)."""
+    with whole(path) as part, part.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -76,3 +84,11 @@ class Registry:
     def pixels(self, size: int, digest: str) -> Path:
         """The .npy file of an image brought to size x size."""
         return self.root / "pixels" / str(size) / digest[:2] / f"{digest}.npy"
+
+    def whole(self, digest: str) -> Path:
+        """The .npy file of an image at its own size."""
+        return self.root / "pixels" / "whole" / digest[:2] / f"{digest}.npy"
+
+    def painted(self, digest: str) -> Path:
+        """The .npy file of the masks that some regions come to."""
+        return self.root / "painted" / digest[:2] / f"{digest}.npy"

@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from xml.etree.ElementTree import Element
 
@@ -108,6 +108,13 @@ class Schema:
     left_alone_names: frozenset[str] = frozenset()
     masks: tuple[MaskHead, ...] = ()
 
+    @property
+    def learnt(self) -> tuple[Head | MaskHead, ...]:
+        """Heads, then masks. Where a project has both, its labels and its masks each make half of a task's score."""
+        share = 0.5 if self.heads and self.masks else 1.0
+        heads: tuple[Head | MaskHead, ...] = (*self.heads, *self.masks)
+        return tuple(replace(head, weight=head.weight * share) for head in heads)
+
     def fingerprint(self) -> str:
         """sha256 hex over the names, kinds and classes of all heads: equal where a model's outputs mean the same."""
         heads: tuple[Head | MaskHead, ...] = (*self.heads, *self.masks)
@@ -115,12 +122,12 @@ class Schema:
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 
 
-def parse_label_config(xml: str, *, masks_alone: bool = False) -> Schema:
+def parse_label_config(xml: str) -> Schema:
     """Reads a Label Studio label config.
 
     Learnt: Choices (single, single-radio, multiple), Rating, BrushLabels and PolygonLabels that point to the image.
-    masks_alone: also where masks are all that is asked for, which the loop does not learn. Raises SchemaError where the
-    XML does not parse, names clash, an attribute of ours is wrong, or nothing is left to learn.
+    Raises SchemaError where the XML does not parse, names clash, an attribute of ours is wrong, or nothing is left to
+    learn.
     """
     root = read_xml(xml)
     roles = _roles(root)
@@ -161,11 +168,6 @@ def parse_label_config(xml: str, *, masks_alone: bool = False) -> Schema:
             f'toName="{image.get("name")}". Found: {"; ".join(left_alone) or "no control at all"}.'
         )
     weights, mask_weights = _weights([tag for tag, _ in learnt]), _weights([tag for tag, _ in masks])
-    if not learnt and not masks_alone:
-        raise SchemaError(
-            f"The label config asks for masks alone ({', '.join(tag.get('name', '') for tag, _ in masks)}), which are"
-            f" not learnt yet: add a Choices or Rating control."
-        )
     return Schema(
         heads=tuple(_head(tag, answers, weight) for (tag, answers), weight in zip(learnt, weights, strict=True)),
         image_name=image.get("name", ""),

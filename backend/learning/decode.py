@@ -15,7 +15,7 @@ from backend.learning.dicom import is_dicom, read_dicom
 from backend.learning.grey import eight_bits, extremes, stretch
 from backend.learning.image_error import ImageError
 
-__all__ = ["ImageError", "decode"]
+__all__ = ["ImageError", "decode", "decode_whole"]
 
 TILE_WIDTH, TILE_LENGTH = 322, 323
 PIXEL_LIMIT = 100_000_000
@@ -54,21 +54,32 @@ def decode(data: bytes | Path, size: int, pixel_limit: int = PIXEL_LIMIT) -> NDA
     Raises ImageError for a missing, empty, damaged or truncated file, for one that is not an image, and
     for one of more than `pixel_limit` pixels.
     """
+    return _letterbox(_read(data, pixel_limit, size), size)
+
+
+def decode_whole(data: bytes | Path, pixel_limit: int = PIXEL_LIMIT) -> NDArray[np.uint8]:
+    """One image file as uint8 (H, W, 3), at its own size, and otherwise as `decode`; raises as that does."""
+    return np.asarray(_read(data, pixel_limit))
+
+
+def _read(data: bytes | Path, pixel_limit: int, size: int | None = None) -> Image.Image:
+    """The image, RGB and upright, not much larger than `size` where the format allows. Raises as `decode`."""
     try:
         content = data if isinstance(data, bytes) else data.read_bytes()
         if not content:
             raise ImageError("the file is empty")
         Image.MAX_IMAGE_PIXELS = pixel_limit  # Pillow refuses twice as much, also of what lies inside a file
         if is_dicom(content):
-            return _letterbox(read_dicom(content, pixel_limit), size)
+            return read_dicom(content, pixel_limit)
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             for width, height in (image.size, _tile(image)):
                 if width * height > pixel_limit:
                     raise ImageError(f"the image has {width} x {height} pixels, more than the limit of {pixel_limit:,}")
-            # Lets the JPEG decoder skip detail beyond twice the size that is wanted.
-            image.draft(image.mode, (2 * size, 2 * size))
+            if size is not None:
+                # Lets the JPEG decoder skip detail beyond twice the size that is wanted.
+                image.draft(image.mode, (2 * size, 2 * size))
             image.load()
-            return _letterbox(_rgb(ImageOps.exif_transpose(image)), size)
+            return _rgb(ImageOps.exif_transpose(image))
     except ImageError:
         raise
     except FileNotFoundError as error:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from backend.learning.decode import ImageError, decode
+from backend.learning.decode import ImageError, decode, decode_whole
 
 WIDE = np.linspace(0, 255, 40 * 80).reshape(40, 80)
 
@@ -218,3 +218,11 @@ def test_damage_anywhere_gives_an_image_or_a_reason(name: str, where: float, jun
         assert decode(damaged, 16).shape == (16, 16, 3)
     except ImageError as error:
         assert str(error)
+
+
+def test_whole_images_keep_their_size():
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)
+    file = encoded(Image.fromarray(pixels))
+    np.testing.assert_array_equal(decode_whole(file), pixels)
+    with pytest.raises(ImageError, match="more than the limit of 2,000"):
+        decode_whole(file, 2000)

@@ -32,7 +32,7 @@ CONFIG = """
   <TextArea name="why" toName="image" model_role="why"/>
 </View>
 """
-SCHEMA = parse_label_config(CONFIG, masks_alone=True)
+SCHEMA = parse_label_config(CONFIG)
 H, W = 40, 60
 MASKS = arrays.arrays(np.bool_, st.tuples(st.just(2), st.integers(1, 20), st.integers(1, 20)))
 
@@ -277,12 +277,12 @@ def test_without_look_and_scope_nothing_is_drawn_on_parts_and_all_is_reviewed() 
     config = (
         '<View><Image name="i" value="$i"/>{}<BrushLabels name="m" toName="i"><Label value="n"/></BrushLabels></View>'
     )
-    plain = parse_label_config(config.format(""), masks_alone=True)
+    plain = parse_label_config(config.format(""))
     mask = {"m": disc(20, 20, 6)[None]}
     result = encode_masks(plain, H, W, mask, {"m": [1.0]}, [Patch(0, 0, 5, 5, 0.5)])
     assert [item["type"] for item in result] == ["brushlabels"]
     assert decode_masks(plain, result, H, W).reviewed.all()
-    box = parse_label_config(config.format('<Rectangle name="look" toName="i" model_role="look"/>'), masks_alone=True)
+    box = parse_label_config(config.format('<Rectangle name="look" toName="i" model_role="look"/>'))
     patch = Patch(10, 4, 30, 20, 0.5)
     result = encode_masks(box, H, W, {}, {}, [patch])
     assert [(item["type"], item["value"].keys()) for item in result] == [

@@ -22,7 +22,7 @@ PATCHES = (Patch(0, 8, 16, 16, 0.81, "look here"), Patch(40, 16, 24, 24, 0.64, "
 
 def prediction(xml: str) -> dict[str, Any]:
     """A disc, two rectangles and the reason, for an image of 80 x 60."""
-    schema = parse_label_config(xml, masks_alone=True)
+    schema = parse_label_config(xml)
     rows, columns = np.mgrid[:60, :80]
     masks = {"mask": ((rows - 30) ** 2 + (columns - 40) ** 2 < 200)[None]}
     result = encode_masks(schema, 60, 80, masks, {"mask": [0.93]}, PATCHES)
@@ -33,7 +33,7 @@ def prediction(xml: str) -> dict[str, Any]:
 def test_everything_in_it_is_used_and_the_sdk_accepts_what_is_drawn(path: Path) -> None:
     xml = path.read_text()
     LabelInterface(xml).validate()
-    schema = parse_label_config(xml, masks_alone=True)
+    schema = parse_label_config(xml)
     assert (schema.heads, schema.left_alone, schema.site_field) == ((), (), "site")
     assert [(head.name, head.kind, head.weight) for head in schema.masks] == [("mask", "brush", 1)]
     assert set(schema.roles) == {"why", "look", "scope", "flag"}
@@ -56,7 +56,7 @@ def test_label_studio_takes_a_mask_and_rectangles_and_gives_them_back(path: Path
     assert answer["created"] == 1
     (stored,) = call(label_studio.admin, "GET", f"/api/tasks/{task['id']}")["predictions"]
     assert stored["result"] == sent["result"]
-    found = decode_masks(parse_label_config(xml, masks_alone=True), stored["result"], 60, 80)
+    found = decode_masks(parse_label_config(xml), stored["result"], 60, 80)
     assert (found.patches, found.problems) == (PATCHES, ())
     assert found.masks["mask"].sum() == pytest.approx(np.pi * 200, rel=0.02)
 
@@ -64,7 +64,7 @@ def test_label_studio_takes_a_mask_and_rectangles_and_gives_them_back(path: Path
 def test_the_nuclei_have_masks_of_one_class_and_the_images_size() -> None:
     if not NUCLEI.exists():
         pytest.skip("nuclei_dsb2018 is not beside this checkout")
-    (head,) = parse_label_config(CONFIGS[0].read_text(), masks_alone=True).masks
+    (head,) = parse_label_config(CONFIGS[0].read_text()).masks
     with (NUCLEI / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {head.name, "site"} <= set(rows[0])

@@ -57,15 +57,14 @@ def test_masks_are_heads_of_their_own():
     assert (nuclei.classes, nuclei.shown) == (("n",), ("nucleus",))
     assert (glands.kind, glands.classes, glands.weight) == ("polygon", ("benign", "malignant"), 0.25)
     assert schema.left_alone == ()
+    assert {head.name: head.weight for head in schema.learnt} == {"bom": 0.5, "nuclei": 0.375, "glands": 0.125}
     assert decode_result(schema, [{"from_name": "nuclei", "value": {}}]).problems == ()
 
 
 def test_masks_alone_can_be_learnt():
-    config = view('<Image name="other" value="$o"/>', IMAGE, NUCLEI(""))
-    with pytest.raises(SchemaError, match=r"masks alone \(nuclei\), which are not learnt yet"):
-        parse_label_config(config)
-    schema = parse_label_config(config, masks_alone=True)
+    schema = parse_label_config(view('<Image name="other" value="$o"/>', IMAGE, NUCLEI("")))
     assert schema.heads == ()
+    assert schema.learnt == schema.masks
     assert [(head.name, head.weight) for head in schema.masks] == [("nuclei", 1)]
     assert schema.image_field == "image"
 
@@ -76,9 +75,7 @@ def test_labels_of_masks_are_those_of_label_studio():
         '<BrushLabels name="c" toName="image"><View><Label value="one" alias="1st"/></View><Label alias="two"/>'
         '<Label value="three" alias=""/></BrushLabels>',
     )
-    assert (
-        list(parse_label_config(xml, masks_alone=True).masks[0].classes) == LabelInterface(xml).get_control("c").labels
-    )
+    assert list(parse_label_config(xml).masks[0].classes) == LabelInterface(xml).get_control("c").labels
 
 
 def test_rating_has_five_stars_by_default():
@@ -272,7 +269,7 @@ def test_fingerprint_follows_what_outputs_mean():
     )
     multiple = parse_label_config(view(IMAGE, BOM(' choice="multiple"')))
     masked = parse_label_config(view(IMAGE, BOM(""), GLANDS))
-    alone = parse_label_config(view(IMAGE, GLANDS), masks_alone=True)
+    alone = parse_label_config(view(IMAGE, GLANDS))
     assert plain.fingerprint() == reweighted.fingerprint()
     different = {schema.fingerprint() for schema in (plain, swapped, multiple, masked, alone)}
     assert len(different) == 5
