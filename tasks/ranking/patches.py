@@ -76,6 +76,8 @@ def attention(uncertainty: Map, probabilities: Map) -> NDArray[np.float16]:
 
 def means(values: Map, top: Rows, left: Rows, side: int) -> Floats:
     """The mean (n,) of a map (H, W) over patches; what lies beyond the image counts as 0."""
+    if not len(top):
+        return np.zeros(0, dtype=np.float32)
     lines, columns = np.union1d(top, top + side), np.union1d(left, left + side)
     # Sums between neighbouring edges of patches, and up to each edge: exact, and never the size of the map.
     sums = _up_to(_up_to(values, lines, axis=0), columns, axis=1)
