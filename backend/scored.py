@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,24 @@ from numpy.typing import NDArray
 from backend.registry import Array, load_arrays, save_arrays
 from backend.survivors import Answers, answers, columns
 from tasks.codec import to_labels, to_targets
+from tasks.mask_heads import MaskKind
 from tasks.ranking.disagreement import disagreement
 from tasks.ranking.hybrid import TaskScores, Weights, task_scores
-from tasks.schema import Head, Labels
+from tasks.schema import Head, Labels, MaskHead
 from tasks.why import Reason
 
 Floats = NDArray[np.float32]
 
 PER_TASK = ("uncertainty", "disagreement", "head_uncertainty", "head_disagreement", "head_doubt")
 """The fields of TaskScores that have a row a task."""
+
+
+class Drawn(NamedTuple):
+    """What the U-Nets make of N tasks, of one mask head: how unsure they are, and how far the mask on record is to be
+    doubted, float32 (N,) in [0, 1]; 0 without one."""
+
+    uncertainty: Floats
+    doubt: Floats
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,12 @@ class Scored:
         """Where a task lies in the arrays."""
         return dict(zip(self.ids.tolist(), range(len(self.ids)), strict=True))
 
+    @property
+    def drawn(self) -> frozenset[str]:
+        """The mask heads that were learnt: their scores are there, what is drawn lies in `regions`."""
+        names = () if self.scores is None else self.scores.heads
+        return frozenset(name for name in names if self.answers[name][0] in get_args(MaskKind))
+
     def of(self, task_id: int) -> dict[str, Floats] | None:
         """Probabilities per head (C,) of one task; None where it was not scored."""
         row = self.row_of.get(task_id)
@@ -58,7 +74,7 @@ class Scored:
         assert self.scores is not None  # the caller asks only where something was learnt
         row = self.row_of[task]
         found = self.scores.reason(row, weights, diversity)
-        if found.part != "disagreement":
+        if found.part != "disagreement" or found.head in self.drawn:
             return found.part
         head = next(head for head in heads if head.name == found.head)
         image, label = self.probabilities[head.name][row], tuple(recorded.get(head.name, ()))
@@ -77,14 +93,15 @@ class Scored:
             task for task, said in zip(self.ids.tolist(), self.pixels.tolist(), strict=True) if pixels.get(task) == said
         ]
 
-    def under(self, heads: Sequence[Head]) -> "Scored":
+    def under(self, heads: Sequence[Head | MaskHead]) -> "Scored":
         """The same, as far as these heads of the present label config were learnt: others are left out.
 
         Classes are brought into their present order, and the heads' present weights count.
         """
         order = columns(self.answers, heads)
         kept = {name: self.probabilities[name][:, order[name]] for name in order if name in self.probabilities}
-        scores = _weighed(self.scores, heads, frozenset(kept)) if self.scores is not None and kept else None
+        learnt = self.drawn.intersection(order).union(kept)
+        scores = _weighed(self.scores, heads, learnt) if self.scores is not None and learnt else None
         return replace(self, probabilities=kept, scores=scores, answers=answers(heads))
 
     def followed_by(self, later: "Scored") -> "Scored":
@@ -144,7 +161,8 @@ def add(folder: Path, new: Scored) -> None:
     (Scored.load(later).followed_by(new) if later.exists() else new).save(later)
 
 
-def _weighed(scores: TaskScores, heads: Sequence[Head], kept: frozenset[str]) -> TaskScores:
+def _weighed(scores: TaskScores, heads: Sequence[Head | MaskHead], kept: frozenset[str]) -> TaskScores:
+    heads = [head for head in heads if isinstance(head, Head) or head.name in kept]
     shape = (len(scores.uncertainty), len(heads))
     unsure, contradicted, doubt = (np.zeros(shape, dtype=np.float32) for _ in range(3))
     for column, head in enumerate(heads):
@@ -166,39 +184,44 @@ def _followed_by(scores: TaskScores | None, rows: NDArray[np.intp], later: TaskS
 def score(
     ids: NDArray[np.int64],
     pixels: NDArray[np.str_],
-    heads: Sequence[Head],
+    heads: Sequence[Head | MaskHead],
     blocks: Sequence[tuple[NDArray[np.intp], Mapping[str, Floats]]],
     recorded: Mapping[str, Floats],
     measure: str,
     opinions: Mapping[str, Floats] | None = None,
+    drawn: Mapping[str, Drawn] | None = None,
 ) -> Scored:
     """Score N tasks from blocks of rows, each with its own members, e.g. out-of-fold rows and the others.
 
     pixels: (N,) sha256 of each task's image. blocks: (rows (n,), head -> (M, n, C)); together they hold every row once.
     recorded: labels on record, (N, C). opinions: (N, C) probabilities that these are judged by, else the members' mean.
+    drawn: what the U-Nets make of the tasks, by mask head; those that are not in it were not learnt. heads: as in
+    Schema.learnt, which weighs them.
     """
+    drawn = drawn or {}
+    whole = [head for head in heads if isinstance(head, Head)]
+    learnt = [head for head in heads if isinstance(head, Head) or head.name in drawn]
     probabilities: dict[str, Floats] = {
         head.name: np.zeros((len(ids), len(head.classes)), dtype=np.float32)
-        for head in heads
+        for head in whole
         if any(head.name in members for _, members in blocks)
     }
-    parts = []
+    unsure, contradicted, doubt = (np.zeros((len(ids), len(learnt)), dtype=np.float32) for _ in range(3))
     for rows, members in blocks:
         for head, values in members.items():
             probabilities[head][rows] = values.mean(axis=0)
+        if not members:
+            continue
         targets = {head: recorded[head][rows] for head in members}
         said = None if opinions is None else {head: opinions[head][rows] for head in members}
-        parts.append((rows, task_scores(heads, members, targets, measure, said)))
-    if not parts:
-        return Scored(ids, probabilities, None, pixels, answers(heads))
-
-    def whole(name: str) -> Floats:
-        first = getattr(parts[0][1], name)
-        joined = np.zeros((len(ids), *first.shape[1:]), dtype=np.float32)
-        for rows, part in parts:
-            joined[rows] = getattr(part, name)
-        return joined
-
-    joined = {name: whole(name) for name in PER_TASK}
-    scores = TaskScores(heads=parts[0][1].heads, head_weights=parts[0][1].head_weights, **joined)
+        part = task_scores(whole, members, targets, measure, said)
+        # Heads come before masks.
+        unsure[rows, : len(whole)] = part.head_uncertainty
+        contradicted[rows, : len(whole)] = part.head_disagreement
+        doubt[rows, : len(whole)] = part.head_doubt
+    for column, one in enumerate(learnt):
+        if one.name in drawn:
+            unsure[:, column], doubt[:, column] = drawn[one.name]
+            contradicted[:, column] = doubt[:, column]
+    scores = TaskScores.weighed(learnt, unsure, contradicted, doubt) if probabilities or drawn else None
     return Scored(ids, probabilities, scores, pixels, answers(heads))

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.learning.config import LearningConfig
+from backend.segmentation.config import SegmentationConfig
 from tasks.addresses import AddressPolicy
 from tasks.ranking.hybrid import weights_of
 
@@ -22,6 +23,7 @@ TUNABLE = frozenset(
     {
         *("batch_size", "head_hours", "retrain_after", "gate_level"),
         *("preset", "uncertainty", "disagreement_threshold", "suspects", "phrases", "mode", "daily_limit"),
+        *("pixel_uncertainty", "patches", "patch_size"),
         *("stop", "stop_uncertainty", "budget_annotations", "budget_hours"),
     }
 )
@@ -85,6 +87,20 @@ class Settings(BaseSettings):
     head_seeds: int = Field(3, ge=1, description="How often the heads of a fold are fitted, on resampled rows")
     epochs: int = Field(12, ge=1, description="Epochs of a backbone's training")
     seed: int = Field(0, description="Seed of folds, training and random slots")
+
+    unet_steps: int = Field(
+        300, ge=1, description="Training steps of each of the U-Nets that learn masks, however many images there are"
+    )
+    crop_size: int = Field(
+        256, ge=32, multiple_of=32, description="Side in pixels of what a U-Net sees in a training step"
+    )
+    pixel_uncertainty: Literal["cross_entropy", "entropy", "mutual_information"] = Field(
+        "cross_entropy",
+        description="Measure of a pixel's uncertainty: of the members against their mean (UGA's), of their mean, or"
+        " what they disagree about",
+    )
+    patches: int = Field(5, ge=0, description="Rectangles on the most uncertain patches of an image; 0: none")
+    patch_size: int = Field(64, ge=8, description="Side in pixels of these patches")
 
     preset: str = Field(
         "auto",
@@ -211,6 +227,19 @@ class Settings(BaseSettings):
             folds=self.folds,
             head_seeds=self.head_seeds,
             epochs=self.epochs,
+            seed=self.seed,
+        )
+
+    @property
+    def segmentation(self) -> SegmentationConfig:
+        """What learning masks needs of these settings; a tile has twice the side of a crop."""
+        return SegmentationConfig(
+            backbone=self.backbone,
+            weights=self.weights,
+            crop=self.crop_size,
+            tile=2 * self.crop_size,
+            folds=self.folds,
+            steps=self.unet_steps,
             seed=self.seed,
         )
 

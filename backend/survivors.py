@@ -5,18 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.schema import Head
+from tasks.schema import Head, MaskHead
 
 Answers = tuple[str, tuple[str, ...]]
 """What a head's outputs stand for: its kind, and its classes in the order of the columns."""
 
 
-def answers(heads: Iterable[Head]) -> dict[str, Answers]:
+def answers(heads: Iterable[Head | MaskHead]) -> dict[str, Answers]:
     """By the heads' names."""
     return {head.name: (head.kind, head.classes) for head in heads}
 
 
-def columns(before: Mapping[str, Answers], now: Sequence[Head]) -> dict[str, NDArray[np.intp]]:
+def columns(before: Mapping[str, Answers], now: Sequence[Head | MaskHead]) -> dict[str, NDArray[np.intp]]:
     """For each head of `now` that was there before with the same kind and classes, where each class lay: intp (C,).
 
     The order of the classes, the weight and whether they are ordinal may differ: what an output says does not.

@@ -49,19 +49,23 @@ def cross_fit(
     starts: Sequence[UNet] | None = None,
     frequency: Float32 | None = None,
     progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> Ensemble:
     """Train K members, number k without fold k and none on the hold-out, and fit the temperatures.
 
     folds: (N,), 0..K-1 or HOLDOUT, grouped (`folds.assign`). starts: K members to go on from, number k one that never
     saw fold k of the same, stable folds; None: refit. frequency as in `train`. Temperatures come from the out-of-fold
-    logits of reviewed pixels. `progress` counts steps over all members. Raises as `train`, and ValueError where there
-    are not K starts.
+    logits of reviewed pixels. `progress` counts steps over all members. folder: where all is saved as it is made, and
+    members that a killed run has left are found again. Raises as `train`, and ValueError where there are not K starts.
     """
     if starts is not None and len(starts) != config.folds:
         raise ValueError(f"{len(starts)} U-Nets to start from for {config.folds} folds: there must be one per fold")
     trainable = reviewed_rows(examples) & (folds != HOLDOUT)
     members = []
     for fold in range(config.folds):
+        if folder is not None and _member(folder, fold).exists():
+            members.append(unets.load(_member(folder, fold)))
+            continue
         trained = train(
             examples,
             np.flatnonzero(trainable & (folds != fold)),
@@ -72,8 +76,13 @@ def cross_fit(
             frequency=frequency,
             progress=part_of(progress, fold, config.folds),
         )
+        if folder is not None:
+            unets.save(trained, _member(folder, fold))
         members.append(trained)
-    return Ensemble(tuple(members), temperatures(members, examples, folds, config))
+    made = Ensemble(tuple(members), temperatures(members, examples, folds, config))
+    if folder is not None:
+        save(made, folder)
+    return made
 
 
 def temperatures(
@@ -109,10 +118,11 @@ def logits_at(member: UNet, image: Image, pixels: tuple[Rows, Rows], tile: int) 
 
 
 def save(ensemble: Ensemble, folder: Path) -> None:
-    """Write the members as unet-<k>.safetensors, and last the temperatures."""
+    """Write the members as unet-<k>.safetensors where they are not there, and last the temperatures."""
     folder.mkdir(parents=True, exist_ok=True)
     for fold, member in enumerate(ensemble.members):
-        unets.save(member, folder / f"unet-{fold}.safetensors")
+        if not _member(folder, fold).exists():
+            unets.save(member, _member(folder, fold))
     tensors = {"temperatures": torch.from_numpy(ensemble.temperatures)}
     save_whole(tensors, {"members": len(ensemble.members)}, folder / "temperatures.safetensors")
 
@@ -123,8 +133,9 @@ def load(folder: Path) -> Ensemble:
         found = load_file(folder / "temperatures.safetensors")["temperatures"]
     except (OSError, SafetensorError, KeyError) as error:
         raise WeightsError(f"{folder} holds no ensemble of U-Nets: {error}") from error
-    paths = [
-        folder / f"unet-{fold}.safetensors"
-        for fold in range(unets.metadata(folder / "temperatures.safetensors")["members"])
-    ]
-    return Ensemble(tuple(unets.load(path) for path in paths), found.numpy())
+    count = unets.metadata(folder / "temperatures.safetensors")["members"]
+    return Ensemble(tuple(unets.load(_member(folder, fold)) for fold in range(count)), found.numpy())
+
+
+def _member(folder: Path, fold: int) -> Path:
+    return folder / f"unet-{fold}.safetensors"

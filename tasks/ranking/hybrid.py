@@ -11,7 +11,7 @@ from tasks.ranking.disagreement import disagreement
 from tasks.ranking.diversity import DIVERSITIES
 from tasks.ranking.suspects import suspicion
 from tasks.ranking.uncertainty import NoSpread, uncertainty
-from tasks.schema import Head
+from tasks.schema import Head, MaskHead
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -77,7 +77,9 @@ class TaskScores:
     head_doubt: Floats
 
     @classmethod
-    def weighed(cls, heads: Sequence[Head], unsure: Floats, contradicted: Floats, doubt: Floats) -> "TaskScores":
+    def weighed(
+        cls, heads: Sequence[Head | MaskHead], unsure: Floats, contradicted: Floats, doubt: Floats
+    ) -> "TaskScores":
         """From the scores per head (N, H), summed by the heads' weights."""
         weights = np.array([head.weight for head in heads], dtype=np.float32)
         return cls(

@@ -1,0 +1,165 @@
+"""The masks' part of a cycle: U-Nets that learn what is marked, and what they draw in every image.
+
+Out of fold as everything: a marked image is drawn by the member that saw neither it nor its group.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from backend import regions
+from backend.learning.backbone import Progress
+from backend.marked import Marked
+from backend.registry import Registry, load_arrays, load_json, save_arrays, save_json
+from backend.segmentation import ensemble
+from backend.segmentation.dice import dice
+from backend.segmentation.drawing import Drawn, draw
+from backend.segmentation.ensemble import Ensemble
+from backend.segmentation.unet import with_reachable_weights
+from backend.settings import Settings
+from backend.snapshot import Snapshot
+from tasks import marks
+from tasks.codec import Result
+from tasks.mask_codec import encode_masks
+from tasks.schema import Schema
+
+log = structlog.get_logger()
+
+Floats = NDArray[np.float32]
+
+FOLDER = "unets"  # of a version, with its members
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the U-Nets make of N tasks, by the rows of a Snapshot, with C classes over all mask heads.
+
+    uncertainty: (N,) in [0, 1]. doubt: (N, C), of masks on record that nobody has reviewed; NaN where there are none.
+    dice: (N, C) with what is marked, where it was reviewed; NaN where nothing is, or neither draws the class.
+    """
+
+    uncertainty: Floats
+    doubt: Floats
+    dice: Floats
+
+    def save(self, path: Path) -> None:
+        """Write it as one file."""
+        save_arrays(path, vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Seen":
+        """Read what save wrote."""
+        return cls(**load_arrays(path))
+
+
+def learn(
+    folder: Path,
+    before: Path,
+    registry: Registry,
+    schema: Schema,
+    taken: Snapshot,
+    marked: Marked,
+    settings: Settings,
+    progress: Progress,
+) -> Ensemble | None:
+    """Train the U-Nets of a version (its folder), or go on with it; None while too little is marked.
+
+    before: the folder of the model in force. Where nothing that they learn from has changed since, its U-Nets go on
+    as they are. Raises what the training raises.
+    """
+    rows = marked.trained(taken.folds)
+    if not marked.learnable(taken.folds):
+        log.info("too few images are marked", version=folder.name, marked=len(rows))
+        return None
+    own, made = folder / FOLDER, folder / FOLDER / "made.json"
+    if made.exists():
+        return ensemble.load(own)
+    config, said = with_reachable_weights(settings.segmentation)
+    if said is not None:
+        log.warning("no pretrained weights", version=folder.name, reason=said)
+    classes = [label for _, label in marks.planes(schema)]
+    about = {
+        "classes": [list(plane) for plane in marks.planes(schema)],
+        "config": asdict(config),
+        "learnt_from": marked.fingerprint(taken),
+    }
+    kept = _made(before)
+    if kept == about:
+        found = ensemble.load(before / FOLDER)
+        ensemble.save(found, own)
+    else:
+        examples = marked.examples(registry, taken, rows)
+        found = ensemble.cross_fit(examples, taken.folds[rows], classes, config, progress=progress, folder=own)
+    save_json(made, about)
+    return found
+
+
+def see(
+    folder: Path,
+    registry: Registry,
+    schema: Schema,
+    taken: Snapshot,
+    marked: Marked,
+    found: Ensemble,
+    settings: Settings,
+    progress: Progress,
+) -> Seen:
+    """Draw every task of a snapshot, and keep its regions in the version's folder, where a resumed run finds them."""
+    rows = []
+    for row, (task, pixels) in enumerate(zip(taken.ids.tolist(), taken.pixels.tolist(), strict=True)):
+        told = regions.figures(folder, task, pixels)
+        if told is None:
+            image = np.load(registry.whole(pixels), mmap_mode="r")
+            digest = str(marked.painted[row])
+            painted = np.load(registry.painted(digest)) if digest else None
+            unseen = found.unseen(int(taken.folds[row]), labelled=painted is not None)
+            record = None if painted is None or marked.people[row] else (painted[:-1], painted[-1])
+            one = draw(
+                unseen,
+                found.temperatures,
+                image,
+                settings.pixel_uncertainty,
+                settings.segmentation.tile,
+                settings.patches,
+                settings.patch_size,
+                record,
+            )
+            told = {
+                "uncertainty": one.uncertainty,
+                "doubt": one.doubt.tolist(),
+                "dice": _dice(one, painted).tolist(),
+            }
+            regions.keep(folder, task, pixels, _results(schema, one), told)
+        rows.append(told)
+        progress(row + 1, len(taken.ids))
+    shape = (len(rows), len(marks.planes(schema)))
+    return Seen(
+        np.array([told["uncertainty"] for told in rows], dtype=np.float32),
+        np.array([told["doubt"] for told in rows], dtype=np.float32).reshape(shape),
+        np.array([told["dice"] for told in rows], dtype=np.float32).reshape(shape),
+    )
+
+
+def _dice(one: Drawn, painted: NDArray[np.uint8] | None) -> Floats:
+    if painted is None:
+        return np.full(len(one.masks), np.nan, dtype=np.float32)
+    return dice(one.masks, painted[:-1], painted[-1]).astype(np.float32)
+
+
+def _results(schema: Schema, one: Drawn) -> list[Result]:
+    height, width = one.masks.shape[1:]
+    masks, scores, first = {}, {}, 0
+    for head in schema.masks:
+        part = slice(first, first + len(head.classes))
+        masks[head.name], scores[head.name] = one.masks[part], one.confidence[part].tolist()
+        first += len(head.classes)
+    return encode_masks(schema, height, width, masks, scores, one.patches)
+
+
+def _made(folder: Path) -> Any:
+    path = folder / FOLDER / "made.json"
+    return load_json(path) if path.exists() else None
