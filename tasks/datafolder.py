@@ -2,11 +2,13 @@
 
 `file` names the image, relative to the folder. A head's column is called as its `model_current` field, else as the
 control; several classes of a multiple choice are joined by "|". Group and site columns are called as the fields of
-`model_group` and `model_site`. A column `true_<column>` holds the truth of a head where that is known: it is what an
+`model_group` and `model_site`. A mask head's column is called as its control, and names the file of the mask, relative
+to the folder (`mask_files`). A column `true_<column>` holds the truth of a head where that is known: it is what an
 oracle answers and scores are measured against, and it never gets into task data.
 """
 
 import csv
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +17,12 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tasks.codec import decode_current, encode_labels
+from tasks.codec import Result, decode_current, encode_labels
+from tasks.mask_codec import encode_masks
+from tasks.mask_files import MaskError, read_mask, size_of
+from tasks.mask_heads import MaskHead
 from tasks.schema import Head, Labels, Schema
 
 TRUE = "true_"
@@ -31,7 +37,7 @@ class Row:
     """One image. `recorded`: its labels as in the CSV; `truth`: those of the true_ columns, else the recorded ones.
 
     line: its line in labels.csv. cells: by column, stripped, without the true_ columns. group: what must stay
-    together (the patient), else the file itself.
+    together (the patient), else the file itself. masks, true_masks: files of masks by mask head, likewise.
     """
 
     line: int
@@ -40,14 +46,16 @@ class Row:
     cells: Mapping[str, str]
     recorded: Labels
     truth: Labels
+    masks: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    true_masks: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class DataFolder:
     """The usable rows of a data folder.
 
-    problems: a sentence for each row left out and each label not read. uncovered: per column of a head, how often
-    each value occurs that is no class of the control; those labels count as missing, their rows are kept.
+    problems: a sentence for each row left out, each mask and each label not read. uncovered: per column of a head, how
+    often each value occurs that is no class of the control; those labels count as missing, their rows are kept.
     """
 
     folder: Path
@@ -69,8 +77,8 @@ class DataFolder:
 
     @property
     def unlabelled(self) -> tuple[str, ...]:
-        """Files of the rows without any recorded label."""
-        return tuple(row.file for row in self.rows if not row.recorded)
+        """Files of the rows without any recorded label or mask."""
+        return tuple(row.file for row in self.rows if not row.recorded and not row.masks)
 
     def task_data(self, recorded: bool = True) -> list[dict[str, Any]]:
         """One `data` object a row, as Label Studio imports it; every value a text, "" where the CSV has none.
@@ -86,9 +94,37 @@ class DataFolder:
     def annotations(self, user: int) -> dict[str, list[dict[str, Any]]]:
         """The recorded labels as annotations by that user, as Label Studio imports them, by file; for `task_data` with
         recorded=False. Rows without a recorded label have none.
+
+        Masks are there where a row has one for every mask head: they say what the whole image shows, also that nothing
+        is in it where the label config has a `scope` control to say so. Raises MaskError where a file is gone.
         """
-        recorded = {row.file: encode_labels(self.schema, row.recorded) for row in self.rows}
+        recorded = {row.file: encode_labels(self.schema, row.recorded) + self._regions(row) for row in self.rows}
         return {file: [{"result": result, "completed_by": user}] for file, result in recorded.items() if result}
+
+    def mask(self, row: Row, head: str, truth: bool = False) -> NDArray[np.uint8]:
+        """The masks (C, H, W) of a row for a mask head, 1 inside each of its classes.
+
+        truth: of `true_masks`, else of `masks`. Raises KeyError where the row has none, MaskError where the file is
+        gone.
+        """
+        classes = next(len(one.classes) for one in self.schema.masks if one.name == head)
+        return read_mask(self.folder / (row.true_masks if truth else row.masks)[head], classes)
+
+    def _regions(self, row: Row) -> list[Result]:
+        """The recorded masks as an annotation's regions, with the word that the whole image was looked at."""
+        heads = self.schema.masks
+        if not heads or any(head.name not in row.masks for head in heads):
+            return []
+        masks = {head.name: self.mask(row, head.name) != 0 for head in heads}
+        height, width = masks[heads[0].name].shape[1:]
+        sure = {head.name: [1.0] * len(head.classes) for head in heads}
+        found = encode_masks(self.schema, height, width, masks, sure)
+        regions: list[Result] = [{key: value for key, value in one.items() if key != "score"} for one in found]
+        scope = self.schema.roles.get("scope")
+        if scope is not None and "image" in scope.classes:
+            about = {"id": f"{scope.name}-0", "from_name": scope.name, "to_name": scope.to_name, "type": "choices"}
+            regions.append(about | {"value": {"choices": ["image"]}})
+        return regions
 
     def sample(self, n: int, seed: int) -> "DataFolder":
         """Up to n rows, drawn by whole groups (patients) and left in their order; the same for the same seed."""
@@ -116,8 +152,9 @@ def read(folder: Path, schema: Schema, fields: Collection[str] = ()) -> DataFold
     """Read <folder>/labels.csv against a schema.
 
     fields: further task fields that the label config shows (`labelstudio.config_fields`), taken from the columns of
-    the same name. Rows without a usable image are reported and left out; labels that are no class of their control
-    are reported and count as missing. Raises DataFolderError when no row or no label column is left.
+    the same name. Rows without a usable image are reported and left out. Labels that are no class of their control, and
+    masks that cannot be read or are of another size than the image, are reported and count as missing. Raises
+    DataFolderError when no row or no label column is left.
     """
     folder = folder.resolve()
     path = folder / "labels.csv"
@@ -125,6 +162,7 @@ def read(folder: Path, schema: Schema, fields: Collection[str] = ()) -> DataFold
         raise DataFolderError('The label config takes the image from "$file", which names the row: use "$image".')
     header, lines = _read_csv(path)
     columns = {head.name: head.current or head.name for head in schema.heads}
+    columns |= {head.name: head.name for head in schema.masks}
     problems = _missing_columns(path, header, columns, schema)
     heads = [(replace(head, current=columns[head.name]), columns[head.name]) for head in schema.heads]
     uncovered: dict[str, Counter[str]] = defaultdict(Counter)
@@ -147,9 +185,18 @@ def read(folder: Path, schema: Schema, fields: Collection[str] = ()) -> DataFold
             elif text:
                 uncovered[prefix + column][text] += 1
                 first.setdefault((prefix + column, text), line)
+        masks: dict[str, dict[str, str]] = {"": {}, TRUE: {}}
+        for drawn, prefix in ((drawn, prefix) for drawn in schema.masks for prefix in masks):
+            name = cells.get(prefix + drawn.name, "")
+            problem = _unusable_mask(folder, file, name, drawn) if name else ""
+            if problem:
+                problems.append(f"{path.name} line {line}, column {prefix + drawn.name!r}: {problem}. It is left out.")
+            elif name:
+                masks[prefix][drawn.name] = name
         shown = {column: text for column, text in cells.items() if not column.startswith(TRUE)}
         group = cells.get(schema.group_field, "") if schema.group_field else ""
-        rows[file] = Row(line, file, group or file, shown, labels[""], labels[""] | labels[TRUE])
+        truth, true_masks = labels[""] | labels[TRUE], masks[""] | masks[TRUE]
+        rows[file] = Row(line, file, group or file, shown, labels[""], truth, masks[""], true_masks)
     if not rows:
         reasons = "\n".join(problems[:5])
         raise DataFolderError(f"{path} has no row that can be used.\n{reasons}".rstrip())
@@ -215,6 +262,17 @@ def _unusable(folder: Path, file: str) -> str:
         return f"column 'file': {file!r} leaves the folder"
     if not (folder / file).is_file():
         return f"column 'file': there is no {file!r} in the folder"
+    return ""
+
+
+def _unusable_mask(folder: Path, file: str, name: str, head: MaskHead) -> str:
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts:
+        return f"the mask {name!r} leaves the folder"
+    try:
+        read_mask(folder / name, len(head.classes), size_of(folder / file))
+    except MaskError as error:
+        return f"the mask {name!r} is of no use: {error}"
     return ""
 
 
