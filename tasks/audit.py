@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from tasks.labels import Settled, by_task, settle
 from tasks.ledger import canonical
-from tasks.schema import Labels
-from tasks.tables import Annotation, Entry, Task
+from tasks.marks import holding, marking, short
+from tasks.schema import Labels, Schema, SchemaError, parse_label_config
+from tasks.tables import Annotation, Entry, Project, Task
 
 COLUMNS = (
     *("entry", "at", "event", "action", "task", "annotation", "actor", "annotator", "from", "to", "flagged"),
@@ -23,16 +24,22 @@ OUR_EVENTS = ("reopened", "renewed", "referred", "returned")
 
 
 class LabelSet:
-    """The labels of a project's tasks at one moment: those on record, and what annotations say."""
+    """The labels of a project's tasks at one moment: those on record, and what annotations say.
+
+    label_config: by which annotations are read; "": not known, and nothing is known of masks.
+    """
 
     def __init__(self) -> None:
+        self.label_config = ""
         self.recorded: dict[int, Labels] = {}
         self.annotations: dict[int, Annotation] = {}
 
     def apply(self, entry: Entry) -> None:
         """Go on by one entry of the ledger."""
         body = entry.body
-        if entry.event == "recorded":
+        if entry.event == "configured":
+            self.label_config = body["label_config"]
+        elif entry.event == "recorded":
             self.recorded |= {int(task): labels for task, labels in body["to"].items()}
         elif entry.event == "removed":
             for task in body["tasks"]:
@@ -48,6 +55,7 @@ class LabelSet:
                 updated_at=body["changed_at"],
                 lead_time=body["lead_time"],
                 parent_prediction=(body["shown"] or {}).get("prediction"),
+                result=body.get("marks"),
                 labels=body["to"],
                 flagged=body["flagged"],
                 confidence=body["confidence"],
@@ -60,19 +68,47 @@ class LabelSet:
         for task in sorted(self.recorded):
             yield task, settle(said.get(task, []), self.recorded[task])
 
+    def marked(self) -> dict[int, list[dict[str, Any]]]:
+        """Of each task that has any, the annotations that paint its masks, in order, each with its results as it is.
+
+        `marks.paint` makes the masks of them.
+        """
+        schema = _read(self.label_config)
+        if schema is None or not schema.masks:
+            return {}
+        painting = {
+            task: [
+                {"annotation": row.id, "results": marking(schema, row.result)} for row in holding(schema, annotations)
+            ]
+            for task, annotations in by_task(self.annotations.values()).items()
+            if task in self.recorded
+        }
+        return {task: marks for task, marks in painting.items() if marks}
+
     def lines(self) -> Iterator[str]:
         """One line of canonical JSON a task, ending in a newline: equal label sets are equal byte for byte.
 
-        task; labels: what holds, per head (empty while flagged); adjudicated: the heads that people decided; flagged.
+        task; labels: what holds, per head (empty while flagged); adjudicated: the heads that people decided; flagged;
+        marks: as `marked`, where there are any.
         """
+        marked = self.marked()
         for task, row in self.settled():
-            line = {
+            line: dict[str, Any] = {
                 "task": task,
                 "labels": row.labels,
                 "adjudicated": sorted(row.adjudicated),
                 "flagged": row.flagged,
             }
+            if task in marked:
+                line["marks"] = marked[task]
             yield canonical(line) + "\n"
+
+
+def _read(label_config: str) -> Schema | None:
+    try:
+        return parse_label_config(label_config)
+    except SchemaError:
+        return None
 
 
 def moment(text: str) -> str:
@@ -100,6 +136,7 @@ def replay(entries: Iterable[Entry], at: str | None = None) -> LabelSet:
 def stored(session: Session, project_id: int) -> LabelSet:
     """The label set as the store has it now."""
     found = LabelSet()
+    found.label_config = session.get_one(Project, project_id).label_config
     tasks = select(Task.id, Task.current).where(Task.project_id == project_id, Task.deleted_at.is_(None))
     found.recorded = {row.id: row.current for row in session.execute(tasks)}
     rows = select(Annotation).where(Annotation.project_id == project_id, Annotation.deleted_at.is_(None))
@@ -108,13 +145,21 @@ def stored(session: Session, project_id: int) -> LabelSet:
 
 
 def differences(ledger: LabelSet, store: LabelSet) -> list[str]:
-    """A sentence for each task whose labels in the store are not those of the ledger."""
+    """A sentence for each task whose labels or masks in the store are not those of the ledger.
+
+    Masks of annotations that were written before the ledger kept them are taken as they are.
+    """
     theirs, ours = dict(ledger.settled()), dict(store.settled())
+    store.label_config = ledger.label_config  # a new one, which the next reconcile writes, may read masks anew
+    unknown = {row.task_id for row in ledger.annotations.values() if row.result is None}
+    drawn, stored = ledger.marked(), store.marked()
     found = []
     for task in sorted(theirs.keys() | ours.keys()):
         if theirs.get(task) != ours.get(task):
             there, here = (_holds(rows.get(task)) for rows in (theirs, ours))
             found.append(f"task {task}: the store holds {here}, the ledger {there}")
+        elif task not in unknown and drawn.get(task) != stored.get(task):
+            found.append(f"task {task}: the store holds other masks than the ledger")
     return found
 
 
@@ -130,12 +175,13 @@ def spoken(labels: Mapping[str, Sequence[str]] | None) -> str:
 
 
 def suggestion(shown: Mapping[str, Any] | None) -> str:
-    """What the model showed, for people: the ticked answers with its confidence in them."""
+    """What the model showed, for people: the ticked answers with its confidence in them, and how many regions."""
     if shown is None:
         return "nothing"
     if "results" not in shown:
         return f"prediction {shown['prediction']}, which was none of a published order"
-    answers = []
+    regions = [result for result in shown["results"] if result["type"] != "choices"]
+    answers = [f"{name}: {', '.join(parts)}" for name, parts in short(regions).items()]
     for result in shown["results"]:
         value = result["value"]
         names = value.get("choices") or ([value["rating"]] if "rating" in value else [])
@@ -171,7 +217,8 @@ def rows(entry: Entry) -> Iterator[dict[str, Any]]:
     elif entry.event in ("created", "changed"):
         shown = body["shown"]
         same = ("from", "to", "flagged", "confidence", "lead_time", "annotator")
-        yield row | {name: body[name] for name in same} | _shown(shown) | {"details": "; ".join(body["problems"])}
+        said = {"to": short(body.get("marks", [])) | body["to"], "details": "; ".join(body["problems"])}
+        yield row | {name: body[name] for name in same} | _shown(shown) | said
     elif entry.event == "deleted":
         yield row | {"from": body["from"]}
     elif entry.event == "renewed":  # its image changed while it waited

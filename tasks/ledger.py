@@ -154,17 +154,24 @@ def verify(session: Session, project_id: int, kept: Iterable[Head] = ()) -> list
     return breaks(chain(session, project_id), kept)
 
 
-def action(origin: str, flagged: bool, before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> str:
-    """What an annotation does to its task, by its labels and the labels that held before.
+def action(
+    origin: str,
+    flagged: bool,
+    before: Mapping[str, Sequence[str]],
+    after: Mapping[str, Sequence[str]],
+    masks: str | None = None,
+) -> str:
+    """What an annotation does to its task, by its labels, the labels that held before, and its masks.
 
-    earlier, imported, machine, empty and skipped (annotations of that origin); flagged; labelled (nothing was known
-    of what it answers), confirmed (it says the same of all that was known) or corrected.
+    masks: as `marks.verdict`. earlier, imported, machine, empty and skipped (annotations of that origin); flagged;
+    labelled (nothing was known of what it answers), confirmed (it says the same of all that was known) or corrected.
     """
     if origin != "person":
         return origin
     if flagged:
         return "flagged"
+    found = {masks}
     both = before.keys() & after.keys()
-    if not both:
-        return "labelled"
-    return "confirmed" if all(set(before[name]) == set(after[name]) for name in both) else "corrected"
+    if both:
+        found.add("confirmed" if all(set(before[name]) == set(after[name]) for name in both) else "corrected")
+    return next((word for word in ("corrected", "confirmed") if word in found), "labelled")

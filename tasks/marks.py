@@ -1,12 +1,15 @@
 """What is marked in a task's image: the annotations that count, painted one over the other."""
 
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.answers import strings
 from tasks.codec import Result
 from tasks.labels import standing
 from tasks.ledger import canonical
@@ -15,6 +18,9 @@ from tasks.schema import Schema
 from tasks.tables import Annotation
 
 Bytes = NDArray[np.uint8]
+
+COMPARED = 50_000_000
+"""Pixels of the largest image whose masks are compared one by one: what a result says of its image, nobody checked."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ def paint(schema: Schema, annotations: Iterable[Annotation], height: int, width:
     masks = np.zeros((len(planes(schema)), height, width), dtype=np.uint8)
     reviewed = np.zeros((height, width), dtype=np.uint8)
     problems: list[str] = []
-    for annotation in _holding(schema, annotations):
+    for annotation in holding(schema, annotations):
         said = decode_masks(schema, annotation.result, height, width)
         problems += [f"Annotation {annotation.id}: {problem}" for problem in said.problems]
         if not all(flags.all() for flags in said.complete.values()):
@@ -65,7 +71,7 @@ def digest(schema: Schema, annotations: Iterable[Annotation]) -> str:
 
     Nothing is decoded: equal digests paint the same, others may.
     """
-    said = [marking(schema, annotation.result) for annotation in _holding(schema, annotations)]
+    said = [marking(schema, annotation.result) for annotation in holding(schema, annotations)]
     if not said:
         return ""
     look, scope = schema.roles.get("look"), schema.roles.get("scope")
@@ -85,11 +91,69 @@ def marking(schema: Schema, result: object) -> list[Result]:
     look, scope = schema.roles.get("look"), schema.roles.get("scope")
     names = [control.name for control in (*schema.masks, look, scope) if control is not None]
     found = [item for item in result if isinstance(item, dict) and item.get("from_name") in names]
-    return [] if all(look is not None and untouched_rectangle(schema, item) for item in found) else found
+    return [] if all(_untouched_rectangle(schema, item) for item in found) else found
 
 
-def untouched_rectangle(schema: Schema, item: object) -> bool:
-    """Whether a result is a rectangle of ours on which the annotator did nothing: every submission carries them."""
+def answers(schema: Schema, result: object) -> object:
+    """An annotation's results without our own rectangles left as they came, which every submission carries."""
+    if not isinstance(result, list):
+        return result
+    return [item for item in result if not _untouched_rectangle(schema, item)]
+
+
+def short(results: Iterable[Result]) -> dict[str, list[str]]:
+    """Regions, rectangles and choices for people, by control: {"mask": ["nucleus 14 regions"], "scope": ["image"]}."""
+    counts: dict[str, Counter[str]] = {}
+    chosen: dict[str, list[str]] = {}
+    for item in results:
+        name, kind, value = str(item.get("from_name")), str(item.get("type")), item.get("value")
+        if kind == "choices":
+            chosen[name] = strings(value, kind) or []
+        elif kind.startswith("rectangle"):
+            counts.setdefault(name, Counter())[""] += 1
+        elif kind.endswith("labels"):
+            counts.setdefault(name, Counter()).update(strings(value, kind) or ["no label"])
+    return {name: [_counted(*pair) for pair in count.items()] for name, count in counts.items()} | chosen
+
+
+def verdict(
+    schema: Schema, result: object, shown: Sequence[Result]
+) -> Literal["labelled", "confirmed", "corrected"] | None:
+    """What an annotation makes of the masks it was shown; None where it says nothing of them.
+
+    labelled: the model had suggested nothing. confirmed: inside what was reviewed, every pixel is as it was suggested.
+    corrected: some are not, or that cannot be told: a region cannot be read, or the image has over COMPARED pixels.
+    """
+    marked = marking(schema, result)
+    if not marked:
+        return None
+    heads = [head.name for head in schema.masks]
+    look = schema.roles.get("look")
+    suggested = [item for item in shown if item["from_name"] in (*heads, None if look is None else look.name)]
+    if not suggested:
+        return "labelled"
+    if _values(heads, marked) == _values(heads, suggested):
+        return "confirmed"
+    size = _size([*marked, *suggested])
+    if size is None:
+        return "corrected"
+    said, model = (decode_masks(schema, results, *size) for results in (marked, suggested))
+    if not all(flags.all() for flags in said.complete.values()):
+        return "corrected"
+    if not said.reviewed.any():
+        return None
+    same = all((said.masks[name] == model.masks[name])[:, said.reviewed].all() for name in heads)
+    return "confirmed" if same else "corrected"
+
+
+def holding(schema: Schema, annotations: Iterable[Annotation]) -> list[Annotation]:
+    """The annotations of a task that paint, in their order."""
+    found = standing(annotations)
+    there = [] if found.flagged else [*found.record, *found.people]
+    return [annotation for annotation in there if marking(schema, annotation.result)]
+
+
+def _untouched_rectangle(schema: Schema, item: object) -> bool:
     look = schema.roles.get("look")
     return (
         look is not None
@@ -99,8 +163,22 @@ def untouched_rectangle(schema: Schema, item: object) -> bool:
     )
 
 
-def _holding(schema: Schema, annotations: Iterable[Annotation]) -> list[Annotation]:
-    """The annotations that paint, in their order."""
-    found = standing(annotations)
-    there = [] if found.flagged else [*found.record, *found.people]
-    return [annotation for annotation in there if marking(schema, annotation.result)]
+def _counted(label: str, number: int) -> str:
+    """A number of regions of a class, or of rectangles, which have none."""
+    what = "region" if label else "rectangle"
+    return f"{label} {number} {what}{'s' * (number > 1)}".lstrip()
+
+
+def _values(heads: Sequence[str], results: Sequence[Result]) -> list[Any]:
+    """What regions are made of, whatever their order, ids and scores."""
+    found = [[item["from_name"], item.get("value")] for item in results if item["from_name"] in heads]
+    return sorted(found, key=canonical)
+
+
+def _size(results: Sequence[Result]) -> tuple[int, int] | None:
+    """(height, width) of the image that regions were drawn on; None where none says it, or it is too large."""
+    for item in results:
+        height, width = item.get("original_height"), item.get("original_width")
+        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+            return (height, width) if height * width <= COMPARED else None
+    return None

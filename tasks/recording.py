@@ -7,9 +7,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tasks import ledger
-from tasks.codec import Decoded
+from tasks.codec import Decoded, Result
 from tasks.labels import settle
-from tasks.schema import Labels
+from tasks.marks import verdict
+from tasks.schema import Labels, Schema
 from tasks.tables import Annotation, Entry, Published, Task
 
 MODEL_EVENTS = ("trained", "imported", "promoted")
@@ -66,6 +67,7 @@ def held(task: Task, annotations: Iterable[Annotation]) -> Labels:
 
 def annotated(
     session: Session,
+    schema: Schema,
     annotation: Annotation,
     before: Mapping[str, Sequence[str]],
     *,
@@ -78,10 +80,12 @@ def annotated(
     before: what it said, or for a new one what held on its task. decoded: its results. reread: nobody touched it, the
     label config did.
     """
+    shown = _shown(session, annotation, decoded.shown)
+    masks = None if reread else verdict(schema, annotation.result, (shown or {}).get("results", ()))
     body = {
         "action": "reread"
         if reread
-        else ledger.action(annotation.origin, annotation.flagged, before, annotation.labels),
+        else ledger.action(annotation.origin, annotation.flagged, before, annotation.labels, masks),
         "from": before,
         "to": annotation.labels,
         "origin": annotation.origin,
@@ -90,9 +94,11 @@ def annotated(
         "lead_time": annotation.lead_time,
         "annotator": annotation.completed_by,
         "changed_at": annotation.updated_at,
-        "shown": _shown(session, annotation, decoded.shown),
+        "shown": shown,
         "problems": list(decoded.problems),
     }
+    if schema.masks:
+        body["marks"] = _marks(schema, annotation.result)
     if reread:
         body["because"] = CONFIG_CHANGED
     ledger.append(
@@ -104,6 +110,17 @@ def annotated(
         annotation_id=annotation.id,
         actor=None if reread else annotation.updated_by or annotation.completed_by,
     )
+
+
+def _marks(schema: Schema, result: object) -> list[Result]:
+    """The results that labels, flag and texts do not say, as they are: regions, rectangles, what was reviewed.
+
+    Those of controls that are left alone too: a control may be given a role later, and the annotation stays as it is.
+    """
+    said = [head.name for head in schema.heads]
+    said += [role.name for name, role in schema.roles.items() if name not in ("look", "scope")]
+    items = result if isinstance(result, list) else []
+    return [item for item in items if isinstance(item, dict) and item.get("from_name") not in said]
 
 
 def deleted(session: Session, annotation: Annotation, actor: int | None) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from tasks import recording
 from tasks.codec import Decoded, decode_current, decode_result
+from tasks.marks import answers, marking
 from tasks.schema import Schema
 from tasks.tables import Annotation, Published, Task
 
@@ -201,16 +202,18 @@ def _apply_annotation(
     untouched = same and annotation.updated_at == utc(remote["updated_at"]) and annotation.task_id == task.id
     if untouched and not reread:
         return False
-    decoded = decode_result(schema, remote["result"])
+    decoded = decode_result(schema, answers(schema, remote["result"]))
+    marked = marking(schema, remote["result"])
     labels: dict[str, Any] = {head: list(names) for head, names in decoded.labels.items()}
     parent = remote.get("parent_prediction")
     if parent is None and same:
         parent = annotation.parent_prediction  # deleting a version empties it in Label Studio
-    origin = _origin(remote, decoded, parent)
+    origin = _origin(remote, decoded, bool(marked), parent)
     if origin == "person" and (first or (untouched and annotation.origin == "earlier")):
         origin = "earlier"
     before = annotation.labels if same else None
     means_the_same = same and (before, annotation.flagged, annotation.origin) == (labels, decoded.flagged, origin)
+    means_the_same = means_the_same and (untouched or marking(schema, annotation.result) == marked)
     if untouched and means_the_same:
         return False
     held = recording.held(task, [row for row in said if row.task_id == task.id])
@@ -230,6 +233,7 @@ def _apply_annotation(
         annotation.trained_in = None
     recording.annotated(
         session,
+        schema,
         annotation,
         before or recording.plain(held),  # an annotation that said nothing, such as a skip, changed what held
         event="changed" if same else "created",
@@ -239,16 +243,17 @@ def _apply_annotation(
     return True
 
 
-def _origin(remote: Remote, decoded: Decoded, parent: int | None) -> str:
+def _origin(remote: Remote, decoded: Decoded, marked: bool, parent: int | None) -> str:
     """Who made it: only what a person submitted counts, and only since the project was connected.
 
+    marked: it marks something in the image, or says what was reviewed, which marks the rest as background.
     Bulk creation leaves `updated_by` empty: with a prediction as parent it is "Create annotations from
     predictions", signed with the clicker's name; without, an import.
     """
     if remote["was_cancelled"]:
         return "skipped"
-    if not decoded.labels and not decoded.flagged:
-        return "empty"  # also where only our own text was submitted
+    if not decoded.labels and not decoded.flagged and not marked:
+        return "empty"  # also where only our own text and rectangles were submitted
     if _person(remote.get("updated_by")) is not None:
         return "person"
     return "imported" if parent is None else "machine"

@@ -148,12 +148,12 @@ def show_task(
 
     store, _, number = _opened(project)
     with store.snapshot() as session:
-        mine = or_(Entry.task_id == task, Entry.event.in_(trail.TASK_EVENTS))
+        mine = or_(Entry.task_id == task, Entry.event.in_((*trail.TASK_EVENTS, "configured")))
         query = select(Entry).where(Entry.project_id == number, mine).order_by(Entry.seq)
         labels, rows = trail.LabelSet(), []
         for entry in session.scalars(query):
             found = [row for row in trail.rows(entry) if row["task"] == task]
-            if found:
+            if found or entry.event == "configured":
                 labels.apply(entry)
                 rows += found
         versions = _versions(session, number, {row["shown_version"] for row in rows})
@@ -161,6 +161,9 @@ def show_task(
         raise fail(f"project {number}: the ledger names no task {task}")
     settled = dict(labels.settled()).get(task)
     holds = None if settled is None else {"labels": settled.labels, "adjudicated": sorted(settled.adjudicated)}
+    painting = {row["annotation"]: trail.short(row["results"]) for row in labels.marked().get(task, [])}
+    if holds is not None and painting:
+        holds["marks"] = painting
     value = {"project": number, "task": task, "holds": holds, "events": rows, "versions": versions}
     if as_json:
         show(value, True, "")
@@ -170,7 +173,8 @@ def show_task(
     elif settled.flagged:
         said = "waits for the expert"
     else:
-        said = f"holds {trail.spoken(settled.labels) or 'no label'}"
+        masks = [f"annotation {number} ({trail.spoken(marks)})" for number, marks in painting.items()]
+        said = f"holds {'; '.join(filter(None, [trail.spoken(settled.labels), *masks])) or 'no label'}"
     console.print(f"Task {task} of project {number}: {said}", highlight=False, markup=False)
     console.print(_table(rows))
     for version, about in versions.items():

@@ -202,3 +202,24 @@ def test_show_answers_who_when_from_to_and_shown(run: Run, tmp_path: Path) -> No
     assert [part for part in expected if part not in screen] == []
     assert "Task 2 of project 1: deleted" in run("show", "--task", "2").stdout
     assert "names no task 5" in run("show", "--task", "5").stderr
+
+
+def test_masks_are_shown_by_their_number_and_replayed_whole(run: Run, store: Store) -> None:
+    config = """<View><Image name="image" value="$image"/>
+    <BrushLabels name="mask" toName="image"><Label value="nucleus"/></BrushLabels></View>"""
+    store.register_project(2, config)
+    with store.begin() as session:
+        ledger.append(session, 2, "configured", {"label_config": config})
+    value = {"format": "rle", "rle": [0] * 3000, "brushlabels": ["nucleus"]}
+    regions = [{"id": str(place), "from_name": "mask", "type": "brushlabels", "value": value} for place in range(14)]
+    drawn = said(9, 4, "2026-01-02T00:00:00Z", *regions)
+    with store.begin() as session:
+        apply_page(session, 2, parse_label_config(config), [task(1, "2026-01-02T00:00:00Z", drawn)], Changes())
+    table = run("show", "--task", "1", "--project", "2").stdout
+    assert "holds annotation 9 (mask: nucleus 14 regions)" in table
+    assert "mask: · → nucleus 14 regions" in table.replace("\n", " ") and len(table) < 3000
+    shown = json.loads(run("show", "--task", "1", "--project", "2", "--json").stdout)
+    assert shown["holds"] == {"labels": {}, "adjudicated": [], "marks": {"9": {"mask": ["nucleus 14 regions"]}}}
+    (line,) = run("replay", "--project", "2").stdout.splitlines()
+    assert json.loads(line)["marks"] == [{"annotation": 9, "results": regions}]
+    assert run("verify", "--project", "2").exit_code == 0
