@@ -101,6 +101,18 @@ def answers(schema: Schema, result: object) -> object:
     return [item for item in result if not _untouched_rectangle(schema, item)]
 
 
+def fits(schema: Schema, results: Iterable[Result]) -> bool:
+    """Whether the label config has the labels of our regions and rectangles still; no mask is decoded."""
+    controls = {head.name: (f"{head.kind}labels", head.classes) for head in schema.masks}
+    if look := schema.roles.get("look"):
+        controls[look.name] = (look.tag.lower(), look.classes)
+    for item in results:
+        kind, classes = controls.get(item["from_name"], ("", ()))
+        if kind and not (item["type"] == kind and set(strings(item["value"], kind) or ()) <= set(classes)):
+            return False
+    return True
+
+
 def short(results: Iterable[Result]) -> dict[str, list[str]]:
     """Regions, rectangles and choices for people, by control: {"mask": ["nucleus 14 regions"], "scope": ["image"]}."""
     counts: dict[str, Counter[str]] = {}

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from tasks import ledger
 from tasks.client import Client, LabelStudioError
 from tasks.codec import decode_result
+from tasks.marks import fits
 from tasks.project import SAMPLING
 from tasks.ranking.interleave import Kind, queue_key
 from tasks.referred import with_expert
@@ -170,7 +171,7 @@ def push(store: Store, client: Client, project_id: int, version: int) -> int:
 
 def _fitting(session: Session, schema: Schema, rows: Sequence[Published]) -> list[Published]:
     """What the present label config can show; the rest is forgotten, so that a refill plans those tasks anew."""
-    fitting = [row for row in rows if not decode_result(schema, row.shown).problems]
+    fitting = [row for row in rows if fits(schema, row.shown) and not decode_result(schema, row.shown).problems]
     for row in set(rows).difference(fitting):
         log.info("left out: the label config has changed", project=row.project_id, task=row.task_id)
         session.delete(row)

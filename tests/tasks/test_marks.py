@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.marks import digest, marking, paint, planes
+from tasks.marks import digest, fits, marking, paint, planes
 from tasks.rle import encode_mask
 from tasks.schema import parse_label_config
 from tasks.tables import Annotation
@@ -206,3 +206,21 @@ def test_the_digest_moves_with_all_that_is_painted_and_with_nothing_else() -> No
     renamed = parse_label_config(CONFIG.replace('alias="t"', 'alias="u"'))
     assert len({here, digest(renamed, rows), *(digest(SCHEMA, other) for other in others)}) == 6
     assert digest(SCHEMA, [*rows, said(3, flagged=True, by=3)]) == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fit"),
+    [
+        ('alias="t"', 'alias="t" background="red"', True),
+        ('<Label value="stroma"/>', '<Label value="stroma"/><Label value="fat"/>', True),
+        ('alias="t"', 'alias="u"', False),
+        ("BrushLabels", "PolygonLabels", False),
+        ('name="tissue"', 'name="tissues"', True),  # as decode_result says, which names the missing control
+        ('value="look here"', 'value="look there"', False),
+        (' model_role="look"', "", True),  # left alone: they are still drawn
+    ],
+)
+def test_published_regions_fit_while_the_label_config_has_their_labels(old: str, new: str, fit: bool) -> None:
+    results = [brush({(1, 1)}, "t"), gland(1, 1, 2, 2), box(0, 0, 2, 2), scope("image")]
+    assert fits(SCHEMA, results)
+    assert fits(parse_label_config(CONFIG.replace(' model_role="scope"', "").replace(old, new)), results) == fit

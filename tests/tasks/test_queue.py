@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import update
 
@@ -11,6 +12,7 @@ from demo.labelstudio import call
 from demo.oracle import Annotator, duplicates, served_order_spearman, take_turns
 from tasks import ledger, pace, queue, sweep
 from tasks.client import LabelStudioError
+from tasks.mask_codec import Patch, encode_masks
 from tasks.queue import Planned
 from tasks.ranking.interleave import queue_key
 from tasks.tables import Annotation, Published, Version
@@ -278,3 +280,34 @@ def test_names_never_meet() -> None:
     assert queue.live_name(None) == "v0-live"
     names = (queue.queue_name(12), queue.live_name(3), "Second Look", "v9", "v9-queue-order (old)")
     assert [queue.number_of(name) for name in names] == [12, 3, 0, 0, 0]
+
+
+MASKS = """<View>
+  <Image name="image" value="$image"/>
+  <TextArea name="why" toName="image" model_role="why" editable="false" maxSubmissions="1"/>
+  <BrushLabels name="tissue" toName="image"><Label value="tumour"/><Label value="stroma"/></BrushLabels>
+  <PolygonLabels name="gland" toName="image"><Label value="gland"/></PolygonLabels>
+  <RectangleLabels name="look" toName="image" model_role="look"><Label value="look here"/></RectangleLabels>
+</View>"""
+
+
+def test_masks_are_published_and_forgotten_when_their_label_is_gone(scene: Make) -> None:
+    s = scene(3, MASKS)
+    s.reconcile()
+    one, two, three = s.ids()
+    trained(s, 1)
+
+    def drawn(*classes: str) -> list[dict[str, Any]]:
+        tissue, gland = np.zeros((2, 20, 30), dtype=np.bool_), np.zeros((1, 20, 30), dtype=np.bool_)
+        for name in classes:
+            (gland[0] if name == "gland" else tissue[("tumour", "stroma").index(name)])[4:9, 5:20] = True
+        masks, scores = {"tissue": tissue, "gland": gland}, {"tissue": [0.9, 0.8], "gland": [0.7]}
+        return encode_masks(s.schema, 20, 30, masks, scores, [Patch(0, 0, 16, 16, 0.6)]) + s.why("Look.")
+
+    shown = {one: drawn("tumour", "gland"), two: drawn("tumour", "stroma", "gland"), three: drawn()}
+    queue.enter(s.store, s.project, 1, [Planned(task, "ranked", 0.5, "", results) for task, results in shown.items()])
+    s.set_project(label_config=MASKS.replace('<Label value="stroma"/>', ""))
+    assert queue.push(s.store, s.client, s.project, 1) == 2
+    assert set(numbers(s, 1)) == {one, three}
+    rows = call(s.users[s.admin], "GET", "/api/predictions", params={"project": s.project})
+    assert {row["task"]: row["result"] for row in rows} == {one: shown[one], three: shown[three]}
