@@ -1,6 +1,30 @@
 """Free TCP ports of the loopback."""
 
+import fcntl
+import os
 import socket
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+
+def claim(port: int) -> BinaryIO | None:
+    """Take a free port: until the file returned is closed, no other claim to it succeeds. None: it is taken.
+
+    A service listens only once it is up, 15 s later for Label Studio: of two demos started at once, both would find
+    the port free, and the second would talk to the first one's Label Studio. Claims bind the demos of one user.
+    """
+    folder = Path(tempfile.gettempdir(), f"second-look-ports-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    lock = (folder / str(port)).open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if port_is_free(port):
+            return lock
+    except BlockingIOError:
+        pass
+    lock.close()
+    return None
 
 
 def port_is_free(port: int) -> bool:

@@ -15,6 +15,7 @@ until the last of them is gone instead of starting a second Label Studio on the 
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -27,7 +28,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from demo.ports import any_port, port_is_free
+from demo.ports import any_port, claim
 
 STOP_SECONDS = 15.0  # Label Studio needs 2 s, gunicorn up to its graceful timeout, a worker the end of its step
 CHILDREN_GONE_SECONDS = 30.0
@@ -192,17 +193,17 @@ class Stack:
     def port(self, name: str, preferred: int | None = None) -> int:
         """A free TCP port of the loopback: the one this folder had before, else `preferred`, else any.
 
-        Kept in `state["ports"]`, since Label Studio stores the backend's address.
+        Kept in `state["ports"]`, since Label Studio stores the backend's address. No other stack gets it while this
+        one lasts.
         """
         ports = self.state.setdefault("ports", {})
-        for candidate in (ports.get(name), preferred):
-            if candidate is not None and port_is_free(candidate):
-                break
-        else:
-            candidate = any_port()
-        ports[name] = candidate
+        wished = [int(port) for port in (ports.get(name), preferred) if port is not None]
+        tried = ((port, claim(port)) for port in itertools.chain(wished, iter(any_port, None)))
+        port, lock = next((port, lock) for port, lock in tried if lock is not None)
+        ports[name] = port
+        self._locks.enter_context(lock)
         self.save()
-        return int(candidate)
+        return port
 
     def start(self, service: Service, waiting: Callable[[float], None] | None = None) -> Process:
         """Start a service, its log appended to <folder>/logs/<name>.log, and return once it is ready.

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from demo.ports import port_is_free
+from demo.ports import any_port, port_is_free
 from demo.stack import Process, Service, Stack, StackError, read_state
 
 LINGER = "import time\nprint('up', flush=True)\ntime.sleep(600)"
@@ -189,3 +189,14 @@ def test_ports_are_remembered_while_they_are_free(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, Stack(tmp_path) as stack:
         taken = other.getsockname()[1]
         assert stack.port("backend", preferred=taken) != taken
+
+
+def test_a_port_that_one_stack_was_given_is_not_given_to_another(tmp_path: Path) -> None:
+    wished = any_port()
+    with Stack(tmp_path / "late") as late:
+        with Stack(tmp_path / "early") as early:
+            assert early.port("label-studio", wished) == wished
+            assert port_is_free(wished)  # nothing listens on it yet
+            assert late.port("label-studio", wished) != wished
+            assert early.port("backend", wished) != wished
+        assert late.port("backend", wished) == wished
