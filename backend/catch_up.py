@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 import structlog
 
-from backend import pictures, renewal, scored
+from backend import marking, pictures, renewal, scored
 from backend.learning import crossfit
 from backend.learning.config import LearningConfig
 from backend.learning.weights import load_crossfit
+from backend.marked import take as take_marks
+from backend.marking import FOLDER
 from backend.registry import load_json
-from backend.scored import Scored, score
+from backend.scored import Drawn, Scored, score
+from backend.segmentation import ensemble
 from backend.snapshot import Snapshot, take
 from backend.work import Work
-from tasks.schema import parse_label_config
+from tasks.schema import Schema, parse_label_config
 
 log = structlog.get_logger()
 
@@ -47,7 +50,7 @@ class CatchUp(Work):
         if len(new.ids):
             said = self._score(folder, about, config, new, project.version)
             with self.store.turn(self.project_id):
-                renewal.show_anew(self.store, self.client, self.settings, self.project_id, said)
+                renewal.show_anew(self.store, self.client, self.settings, self.project_id, said, folder)
             scored.add(folder, said)
             log.info("caught up", project=self.project_id, version=project.version, tasks=len(new.ids))
         if project.published != project.version:
@@ -63,10 +66,17 @@ class CatchUp(Work):
         """
         progress = self._begin("reading images", version)
         settings = self.settings.model_copy(update={"image_size": config.image_size, "folds": config.folds})
-        read = pictures.read_images(
-            self.store, self.images, self.registry, settings, self.project_id, progress, failed=False
-        )
         schema = parse_label_config(about["label_config"])
+        read = pictures.read_images(
+            self.store,
+            self.images,
+            self.registry,
+            settings,
+            self.project_id,
+            progress,
+            failed=False,
+            whole=bool(schema.masks),
+        )
         pictures.assign_folds(self.store, schema, settings, self.project_id, folder / "snapshot.npz")
         return take(self.store, about["label_config"], self.project_id), read
 
@@ -92,11 +102,22 @@ class CatchUp(Work):
             targets = {head: new.targets[head] for head in about["heads"]}
             fit = load_crossfit(folder / "heads.safetensors")
             blocks = crossfit.predict(fit, members, new.folds, crossfit.labelled_rows(targets))
+        schema = parse_label_config(about["label_config"])
         return score(
             new.ids,
             new.pixels,
-            parse_label_config(about["label_config"]).heads,
+            schema.learnt,
             [(block.rows, block.members) for block in blocks],
             new.recorded,
             self.settings.uncertainty,
+            drawn=self._drawn(folder, schema, new, version),
         )
+
+    def _drawn(self, folder: Path, schema: Schema, new: Snapshot, version: int) -> dict[str, Drawn] | None:
+        """What the version's U-Nets make of the new tasks; None where it has none."""
+        if not (folder / "seen.npz").exists():
+            return None
+        progress = self._begin("drawing masks", version)
+        marked = take_marks(self.store, self.registry, schema, new, self.project_id)
+        found = ensemble.load(folder / FOLDER)
+        return marking.see(folder, self.registry, schema, new, marked, found, self.settings, progress).by_head(schema)

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from sqlalchemy import select
 
-from backend import backbones, centres, kept_heads, members, pictures, verdict
+from backend import backbones, centres, kept_heads, marking, members, pictures, verdict
 from backend.carried import carried
 from backend.evaluation.metrics import evaluate
 from backend.learning import crossfit
@@ -22,6 +22,9 @@ from backend.learning.folds import HOLDOUT
 from backend.learning.joined import join
 from backend.learning.record import opinions
 from backend.learning.weights import save_crossfit, temperatures
+from backend.marked import Marked
+from backend.marked import take as take_marks
+from backend.marking import Seen
 from backend.registry import load_json, save_json
 from backend.scored import Floats, Scored, score
 from backend.snapshot import Snapshot, take
@@ -64,19 +67,21 @@ class Cycle(Work):
         heads = taken.learnable(self.schema.heads)
         config, folder = self._backbones(taken, heads)
         members = self._embeddings(taken, config, folder)
-        scored = self._score(taken, heads, config, folder, members)
-        self._publish(self._complete(taken, heads, scored, config, folder))
+        marked = self._marked(taken)
+        seen = None if marked is None else self._masks(taken, marked)
+        scored = self._score(taken, heads, config, folder, members, seen)
+        self._publish(self._complete(taken, heads, scored, config, folder, marked, seen))
         return self.number
 
     def _snapshot(self, label_config: str) -> Snapshot:
         path = self.folder / "snapshot.npz"
         if path.exists():
             return Snapshot.load(path)
-        progress = self._begin("reading images", self.number)
-        pictures.read_images(self.store, self.images, self.registry, self.settings, self.project_id, progress)
-        pictures.assign_folds(
-            self.store, parse_label_config(label_config), self.settings, self.project_id, self.before / "snapshot.npz"
+        progress, schema = self._begin("reading images", self.number), parse_label_config(label_config)
+        pictures.read_images(
+            self.store, self.images, self.registry, self.settings, self.project_id, progress, whole=bool(schema.masks)
         )
+        pictures.assign_folds(self.store, schema, self.settings, self.project_id, self.before / "snapshot.npz")
         taken = take(self.store, label_config, self.project_id)
         if not len(taken.ids):
             raise NoTasks(
@@ -106,8 +111,38 @@ class Cycle(Work):
         progress = self._begin("embedding images", self.number)
         return self._embedded(folder, config, taken.pixels.tolist(), progress)
 
+    def _marked(self, taken: Snapshot) -> Marked | None:
+        """What is marked in the images; None where the label config asks for no masks."""
+        if not self.schema.masks:
+            return None
+        path = self.folder / "marked.json"
+        if not path.exists():
+            take_marks(self.store, self.registry, self.schema, taken, self.project_id).save(path)
+        return Marked.load(path)
+
+    def _masks(self, taken: Snapshot, marked: Marked) -> Seen | None:
+        """Train the U-Nets and let them draw every image; None while too little is marked."""
+        path = self.folder / "seen.npz"
+        if path.exists():
+            return Seen.load(path)
+        progress = self._begin("training U-Nets", self.number)
+        whose = (self.folder, self.before, self.registry, self.schema, taken, marked, self.settings)
+        found = marking.learn(*whose, progress)
+        if found is None:
+            return None
+        progress = self._begin("drawing masks", self.number)
+        seen = marking.see(self.folder, self.registry, self.schema, taken, marked, found, self.settings, progress)
+        seen.save(path)
+        return seen
+
     def _score(
-        self, taken: Snapshot, heads: tuple[Head, ...], config: LearningConfig, folder: Path, points: list[Floats]
+        self,
+        taken: Snapshot,
+        heads: tuple[Head, ...],
+        config: LearningConfig,
+        folder: Path,
+        points: list[Floats],
+        masks: Seen | None,
     ) -> Scored:
         """Fit the heads of every fold and score every task."""
         path = self.folder / "predictions.npz"
@@ -135,11 +170,12 @@ class Cycle(Work):
         scored = score(
             taken.ids,
             taken.pixels,
-            self.schema.heads,
+            self.schema.learnt,
             blocks,
             taken.recorded,
             self.settings.uncertainty,
             judged,
+            None if masks is None else masks.by_head(self.schema),
         )
         scored.save(path)
         return scored
@@ -173,7 +209,14 @@ class Cycle(Work):
         return fit if kept is None else join(kept, fit)
 
     def _complete(
-        self, taken: Snapshot, heads: tuple[Head, ...], scored: Scored, config: LearningConfig, folder: Path
+        self,
+        taken: Snapshot,
+        heads: tuple[Head, ...],
+        scored: Scored,
+        config: LearningConfig,
+        folder: Path,
+        marked: Marked | None,
+        seen: Seen | None,
     ) -> int:
         """Evaluate on the hold-out, and let the version become the project's unless it is refused.
 
@@ -193,6 +236,11 @@ class Cycle(Work):
             | weighed["heads"][head.name]
             for head in heads
         }
+        if marked is not None and seen is not None:
+            metrics |= seen.metrics(self.schema, held, marked.people)
+        labelled = taken.labelled
+        if marked is not None:
+            labelled[marked.trained(taken.folds)] = True
         if heads:
             centres.look(self.store, self.project_id, self.folder, heads, taken, scored)
         reached = verdict.reach(
@@ -216,7 +264,8 @@ class Cycle(Work):
             "learning": asdict(config),
             "temperatures": temperatures(self.folder / "heads.safetensors") if heads else {},
             "data": taken.fingerprint(),
-            "labels": int(taken.labelled.sum()),
+            "masks": None if marked is None else marked.fingerprint(taken),
+            "labels": int(labelled.sum()),
             "holdout": metrics,
             "verdict": asdict(reached),
             "ledger": kept_heads.as_json(head),
@@ -237,7 +286,7 @@ class Cycle(Work):
             for row in session.scalars(select(Annotation).where(Annotation.project_id == self.project_id)):
                 if learnt.get(row.id) == row.updated_at:
                     row.trained_in = self.number
-            entry = {name: about[name] for name in ("version", "data", "labels", "temperatures", "verdict")}
+            entry = {name: about[name] for name in ("version", "data", "masks", "labels", "temperatures", "verdict")}
             entry["model"] = kept_heads.file_digest(self.folder / "model.json")
             ledger.append(session, self.project_id, "trained", entry)
         log.info(

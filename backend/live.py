@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Row, select
 
+from backend import regions
 from backend.image_source import open_images
 from backend.label_studio import open_client
 from backend.learning.decode import ImageError
@@ -26,7 +27,7 @@ from backend.settings import Settings
 from backend.survivors import columns
 from tasks import queue
 from tasks.client import LabelStudioError
-from tasks.codec import decode_current
+from tasks.codec import Result, decode_current
 from tasks.images import ImageUnavailable
 from tasks.present import phrases_of, present
 from tasks.schema import Schema, parse_label_config
@@ -58,7 +59,7 @@ class Loaded:
     @cached_property
     def scored(self) -> Scored:
         """The scores of the heads that are still asked for."""
-        return self.said.under(self.schema.heads)
+        return self.said.under(self.schema.learnt)
 
     def present(self, probabilities: Mapping[str, Array]) -> dict[str, Array]:
         """What the version says of a new image, per head (C,), of the heads that are still asked for."""
@@ -80,8 +81,8 @@ class Live:
         """One entry {"result", "score", "model_version"} for each task ({"id", "data", ...}), in their order.
 
         Tasks of the hold-out, those whose image cannot be read in time, and all tasks while there is no model get an
-        answer without a suggestion. The score is a constant: live answers never order the queue. Raises KeyError for
-        a project that was not registered.
+        answer without a suggestion; masks are drawn by the worker alone. The score is a constant: live answers never
+        order the queue. Raises KeyError for a project that was not registered.
         """
         project = self.store.project(project_id)
         if project is None:
@@ -97,17 +98,27 @@ class Live:
         answers = []
         for task in tasks:
             probabilities = fresh.get(task["id"]) if task["id"] in new else loaded.scored.of(task["id"])
-            held_out = task["id"] in rows and rows[task["id"]].fold == HOLDOUT
-            result = self._answer(loaded, task, held_out, probabilities or {})
+            row = rows.get(task["id"])
+            held_out = row is not None and row.fold == HOLDOUT
+            drawn = None
+            if row is not None and task["id"] not in new and loaded.scored.drawn:
+                drawn = regions.of_task(loaded.folder, task["id"], row.pixels, loaded.schema)
+            result = self._answer(loaded, task, held_out, probabilities or {}, drawn)
             answers.append({"result": result, "score": 0.0, "model_version": name})
         return answers
 
     def _answer(
-        self, loaded: Loaded, task: Mapping[str, Any], held_out: bool, probabilities: Mapping[str, Array]
-    ) -> list[dict[str, Any]]:
+        self,
+        loaded: Loaded,
+        task: Mapping[str, Any],
+        held_out: bool,
+        probabilities: Mapping[str, Array],
+        drawn: list[Result] | None,
+    ) -> list[Result]:
         recorded, _ = decode_current(loaded.schema, task["data"])
-        slot: Slot = "holdout" if held_out else "ranked" if probabilities else "abstain"
-        return present(loaded.schema, self.phrases, probabilities, recorded, slot, "asked")[1]
+        known = bool(probabilities) or drawn is not None
+        slot: Slot = "holdout" if held_out else "ranked" if known else "abstain"
+        return present(loaded.schema, self.phrases, probabilities, recorded, slot, "asked", regions=drawn)[1]
 
     def _load(self, project: Project) -> Loaded:
         assert project.version is not None

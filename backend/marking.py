@@ -11,12 +11,12 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from backend import regions
+from backend import regions, scored
 from backend.learning.backbone import Progress
 from backend.marked import Marked
 from backend.registry import Registry, load_arrays, load_json, save_arrays, save_json
 from backend.segmentation import ensemble
-from backend.segmentation.dice import dice
+from backend.segmentation.dice import dice, mean_dice
 from backend.segmentation.drawing import Drawn, draw
 from backend.segmentation.ensemble import Ensemble
 from backend.segmentation.unet import with_reachable_weights
@@ -25,7 +25,7 @@ from backend.snapshot import Snapshot
 from tasks import marks
 from tasks.codec import Result
 from tasks.mask_codec import encode_masks
-from tasks.schema import Schema
+from tasks.schema import MaskHead, Schema
 
 log = structlog.get_logger()
 
@@ -45,6 +45,31 @@ class Seen:
     uncertainty: Floats
     doubt: Floats
     dice: Floats
+
+    def by_head(self, schema: Schema) -> dict[str, scored.Drawn]:
+        """Per mask head the tasks' uncertainty, and the doubt of the class whose mask on record is doubted most."""
+        doubt = np.nan_to_num(self.doubt)
+        return {head.name: scored.Drawn(self.uncertainty, doubt[:, part].max(axis=1)) for head, part in _parts(schema)}
+
+    def metrics(self, schema: Schema, held: NDArray[np.bool_], people: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
+        """Per mask head how well the hold-out's masks are met: mean Dice, by class and over classes.
+
+        held, people: (N,), the hold-out, and what people marked.
+        """
+        found = {}
+        for head, part in _parts(schema):
+            each = mean_dice(self.dice[held, part].astype(float))
+            known = held & ~np.isnan(self.dice[:, part]).all(axis=1)
+            found[head.name] = {
+                "n": int(known.sum()),
+                "adjudicated": int((known & people).sum()),
+                "dice": None if np.isnan(each).all() else float(np.nanmean(each)),
+                "classes": {
+                    name: None if np.isnan(value) else float(value)
+                    for name, value in zip(head.classes, each, strict=True)
+                },
+            }
+        return found
 
     def save(self, path: Path) -> None:
         """Write it as one file."""
@@ -152,12 +177,15 @@ def _dice(one: Drawn, painted: NDArray[np.uint8] | None) -> Floats:
 
 def _results(schema: Schema, one: Drawn) -> list[Result]:
     height, width = one.masks.shape[1:]
-    masks, scores, first = {}, {}, 0
-    for head in schema.masks:
-        part = slice(first, first + len(head.classes))
-        masks[head.name], scores[head.name] = one.masks[part], one.confidence[part].tolist()
-        first += len(head.classes)
+    masks = {head.name: one.masks[part] for head, part in _parts(schema)}
+    scores = {head.name: one.confidence[part].tolist() for head, part in _parts(schema)}
     return encode_masks(schema, height, width, masks, scores, one.patches)
+
+
+def _parts(schema: Schema) -> list[tuple[MaskHead, slice]]:
+    """Where the classes of each mask head lie among all."""
+    ends = np.cumsum([len(head.classes) for head in schema.masks]).tolist()
+    return [(head, slice(end - len(head.classes), end)) for head, end in zip(schema.masks, ends, strict=True)]
 
 
 def _made(folder: Path) -> Any:

@@ -10,13 +10,14 @@ import structlog
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from backend import acquisition, embeddings, members
+from backend import acquisition, embeddings, members, regions
 from backend.learning.folds import HOLDOUT
 from backend.registry import Registry, load_json
 from backend.scored import Floats, of_version
 from backend.settings import Settings
-from tasks.codec import to_targets
-from tasks.labels import by_task, settle
+from tasks.codec import Result, to_targets
+from tasks.labels import by_task, settle, standing
+from tasks.marks import digest
 from tasks.pace import active
 from tasks.present import WITHOUT_SUGGESTION, phrases_of, present
 from tasks.queue import Planned, answered_at_random, enter, open_head
@@ -98,6 +99,7 @@ class _Planner:
             there = select(Annotation).where(Annotation.project_id == project_id, Annotation.deleted_at.is_(None))
             said = by_task(session.scalars(there))
             self.settled = {number: settle(said.get(number, []), task.current) for number, task in self.tasks.items()}
+            self.marked = {number for number, rows in said.items() if digest(self.schema, standing(rows).record)}
             self.answered = {number: {row.completed_by for row in rows} for number, rows in said.items()}
             self.reviewed = set(session.scalars(reviewed(project_id)))
             ranks = session.scalars(
@@ -106,7 +108,7 @@ class _Planner:
             self.published = set(ranks)
             self.reviewed_control = len(session.scalars(answered_at_random(project_id)).all())
         self.where = _backbones(registry, project_id, self.folder)
-        self.scored = of_version(self.folder).under(self.schema.heads)
+        self.scored = of_version(self.folder).under(self.schema.learnt)
         # A task whose image was changed since is not the one that was scored; imported probabilities know no images.
         looked_at = self.where is not None
         self.known = self.scored.still({task.id: task.pixels if looked_at else "" for task in self.tasks.values()})
@@ -131,7 +133,7 @@ class _Planner:
         nearest = self._nearest([slot.task for slot in slots])
         planned = []
         for slot in slots:
-            probabilities = self.scored.of(slot.task) or {}
+            probabilities, drawn = self.scored.of(slot.task) or {}, self._drawn(slot.task)
             index = place.get(slot.task) if slot.kind == "ranked" else None
             reason: Reason = "random"
             if index is not None and own:
@@ -141,21 +143,27 @@ class _Planner:
                 reason = self.scored.reason(slot.task, weights, diversity, self.schema.heads, current)
             elif index is not None:
                 reason = "diversity"
-            suggested = bool(probabilities) and slot.kind not in WITHOUT_SUGGESTION
+            known = bool(probabilities) or drawn is not None
+            suggested = known and slot.kind not in WITHOUT_SUGGESTION
             text, shown = present(
                 self.schema,
                 self.phrases,
                 probabilities,
                 self.settled[slot.task].current,
-                slot.kind if probabilities else "abstain",
+                slot.kind if known else "abstain",
                 reason,
                 nearest.get(slot.task, ()),
                 self.stopped,
+                drawn,
             )
             score = None if index is None else float(selection.score[index])
             similar = self._pictured(nearest.get(slot.task, ())) if suggested else None
             planned.append(Planned(slot.task, slot.kind, score, text, shown, similar))
         return planned
+
+    def _drawn(self, task: int) -> list[Result] | None:
+        """What the version draws in a task's image; None where no masks were learnt."""
+        return regions.of_task(self.folder, task, self.tasks[task].pixels, self.schema) if self.scored.drawn else None
 
     def parts(self, task: int) -> dict[str, float | None]:
         """The uncertainty and disagreement of a task; None where nothing is learnt yet."""
@@ -227,7 +235,7 @@ class _Planner:
         return to_targets([head], [row if known >= set(row.get(head.name, ())) else {} for row in current])[head.name]
 
     def _weights(self, pool: NDArray[np.int64]) -> Weights:
-        recorded = sum(bool(self.settled[int(task)].current) for task in pool)
+        recorded = sum(bool(self.settled[int(task)].current) or int(task) in self.marked for task in pool)
         return weights_of(self.settings.preset, recorded=2 * recorded > len(pool))
 
     def _points(self, tasks: Sequence[int]) -> Floats:

@@ -4,16 +4,19 @@ The order of the head stays: only what a task's prediction shows is replaced, in
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import cast
 
 import structlog
 from numpy.typing import ArrayLike
 from sqlalchemy import select
 
+from backend import regions
 from backend.scored import Scored
 from backend.settings import Settings
 from tasks import ledger
 from tasks.client import Client, LabelStudioError
+from tasks.codec import Result
 from tasks.labels import by_task, settle
 from tasks.present import phrases_of, present
 from tasks.queue import SENT, open_head
@@ -25,8 +28,8 @@ from tasks.why import Reason, Slot
 
 log = structlog.get_logger()
 
-Said = tuple[Mapping[str, ArrayLike], Reason]
-"""Probabilities per head (C,) of one task, none to abstain; and what the model makes of it."""
+Said = tuple[Mapping[str, ArrayLike], list[Result] | None, Reason]
+"""Probabilities per head (C,) of one task and what is drawn in it, none to abstain; and what the model makes of it."""
 
 
 def withdraw(store: Store, client: Client, settings: Settings, project_id: int) -> int:
@@ -46,25 +49,28 @@ def withdraw(store: Store, client: Client, settings: Settings, project_id: int) 
     if not unread:
         return 0
     tasks = [task for task in open_head(store, project_id) if task in set(unread)]
-    return _renew(store, client, settings, project_id, tasks, lambda task, current: ({}, "random"))
+    return _renew(store, client, settings, project_id, tasks, lambda task, current: ({}, None, "random"))
 
 
-def show_anew(store: Store, client: Client, settings: Settings, project_id: int, scored: Scored) -> int:
+def show_anew(store: Store, client: Client, settings: Settings, project_id: int, scored: Scored, folder: Path) -> int:
     """Show what the model says by now of those of its tasks that are open in the published head; returns how many.
 
-    In the project's turn only. Raises what Label Studio's calls raise.
+    folder: of the version that says it, with what it draws. In the project's turn only. Raises what Label Studio's
+    calls raise.
     """
     project = store.project(project_id)
     if project is None:
         return 0
     schema = parse_label_config(project.label_config)
-    said = scored.under(schema.heads)
+    said = scored.under(schema.learnt)
 
     def of(task: int, current: Labels) -> Said:
         if said.scores is None:
-            return {}, "diversity"
+            return {}, None, "diversity"
         weights = weights_of(settings.preset, recorded=bool(current))
-        return said.of(task) or {}, said.reason(task, weights, 0.0, schema.heads, current)
+        pixels = str(said.pixels[said.row_of[task]])
+        drawn = regions.of_task(folder, task, pixels, schema) if said.drawn else None
+        return said.of(task) or {}, drawn, said.reason(task, weights, 0.0, schema.heads, current)
 
     return _renew(
         store, client, settings, project_id, [task for task in open_head(store, project_id) if task in said.row_of], of
@@ -101,10 +107,11 @@ def _renew(
     for row in rows:
         if row.prediction_id == SENT:  # its import is under way: next time
             continue
-        probabilities, reason = said(row.task_id, current[row.task_id])
-        slot = cast(Slot, row.kind if probabilities else "abstain")
         record = current[row.task_id]
-        why, shown = present(schema, phrases, probabilities, record, slot, reason, enough=project.stopped is not None)
+        probabilities, drawn, reason = said(row.task_id, record)
+        slot = cast(Slot, row.kind if probabilities or drawn is not None else "abstain")
+        enough = project.stopped is not None
+        why, shown = present(schema, phrases, probabilities, record, slot, reason, enough=enough, regions=drawn)
         if shown == row.shown:
             continue
         if row.prediction_id is not None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from numpy.typing import ArrayLike
 
-from tasks.codec import encode_prediction, encode_why
+from tasks.codec import Result, encode_prediction, encode_why
+from tasks.drawn import why_drawn
 from tasks.schema import Labels, Schema
 from tasks.why import Case, Phrases, Reason, Slot, load_phrases, why
 
@@ -27,14 +27,22 @@ def present(
     reason: Reason,
     nearest: Sequence[Case] = (),
     enough: bool = False,
-) -> tuple[str, list[dict[str, Any]]]:
+    regions: Sequence[Result] | None = None,
+) -> tuple[str, list[Result]]:
     """The text and the prediction's results for one task; arguments as in `why.why`.
 
-    enough: trainings have ended, which the text then says last.
+    regions: what the model draws, with its rectangles; None where it was not asked. enough: trainings have ended, which
+    the text then says last.
     """
-    text = why(schema, probabilities, recorded, slot, reason, nearest, phrases)
+    suggested = slot not in WITHOUT_SUGGESTION and (bool(probabilities) or regions is not None)
+    if suggested and regions is not None:
+        lines = why_drawn(schema, regions, "random" if slot == "control" else reason, phrases, alone=not probabilities)
+        told = [why(schema, probabilities, recorded, slot, reason, nearest, phrases)] if probabilities else []
+        text = "\n".join([*told, *lines])
+    else:
+        text = why(schema, probabilities, recorded, slot, reason, nearest, phrases)
     if enough:
         text = f"{text}\n{phrases.enough}"
-    if slot in WITHOUT_SUGGESTION or not probabilities:
+    if not suggested:
         return text, encode_why(schema, text)
-    return text, encode_prediction(schema, probabilities, text)
+    return text, [*encode_prediction(schema, probabilities, text), *(regions or ())]

@@ -45,6 +45,9 @@ class Phrases:
     similar_case: str
     similar_cases: str
     without_suggestion: str
+    drawn: str
+    nothing_drawn: str
+    least_sure: str
     enough: str
     named_label: str
     between_labels: str

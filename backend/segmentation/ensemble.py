@@ -77,6 +77,7 @@ def cross_fit(
             progress=part_of(progress, fold, config.folds),
         )
         if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
             unets.save(trained, _member(folder, fold))
         members.append(trained)
     made = Ensemble(tuple(members), temperatures(members, examples, folds, config))

@@ -1,5 +1,6 @@
 """What the published head shows of tasks whose image has changed."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,9 @@ def test_a_refusal_is_no_success(world, head: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize(("malignant", "reason"), [(0.97, "they disagree"), (0.45, "the model is unsure")])
-def test_the_new_image_is_answered_in_its_old_place(world, head: dict[str, int], malignant: float, reason: str) -> None:
+def test_the_new_image_is_answered_in_its_old_place(
+    world, head: dict[str, int], malignant: float, reason: str, tmp_path: Path
+) -> None:
     with world.store.begin() as session:
         config = session.get_one(Project, 1).label_config
     tasks = np.array([head["ranked"], head["control"], head["blind"], 9999])
@@ -107,7 +110,7 @@ def test_the_new_image_is_answered_in_its_old_place(world, head: dict[str, int],
     pixels = np.array(["another"] * 4)
     said = score(tasks, pixels, parse_label_config(config).heads, [(np.arange(4), members)], recorded, "entropy")
     client = LabelStudio()
-    assert renewal.show_anew(world.store, client, world.settings, 1, said) == 2
+    assert renewal.show_anew(world.store, client, world.settings, 1, said, tmp_path) == 2
     assert client.changed.keys() == {1000 + head["ranked"], 1000 + head["control"]}
     ticked = next(result for result in client.changed[1000 + head["ranked"]] if result["from_name"] == "bom")
     assert ticked["score"] == pytest.approx(max(malignant, 1 - malignant))
