@@ -1,4 +1,4 @@
-"""`simulate`: the loop replayed on labels that are known, to see what each strategy would have saved."""
+"""`simulate`: the loop replayed on labels or masks that are known, to see what each strategy would have saved."""
 
 import json
 import tempfile
@@ -9,9 +9,12 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from backend.cli.simulating_patches import simulate_patches
 from backend.cli.terminal import Json, bar, chosen_project, console, fail
+from tasks.datafolder import DataFolder
 
 STRATEGIES = "hybrid,entropy,margin,bald,disagreement,coverage,random"
+BUDGET = 150
 NOISE = 0.05  # of a data folder's labels; a project's own labels on record have their own wrong ones
 Kind = Literal["uniform", "confusable"]
 
@@ -20,12 +23,16 @@ def simulate(
     folder: Annotated[Path | None, typer.Argument(help="A data folder: labels.csv beside its images")] = None,
     label_config: Annotated[Path | None, typer.Option(help="The data folder's label config")] = None,
     project: Annotated[int | None, typer.Option(help="Instead of a folder: a project's own finished labels")] = None,
-    strategies: Annotated[str, typer.Option(help="Separated by commas")] = STRATEGIES,
+    source: Annotated[str | None, typer.Option(help="Of masks: the site that the first model learns from")] = None,
+    target: Annotated[str | None, typer.Option(help="Of masks: the site where patches are corrected")] = None,
+    strategies: Annotated[str | None, typer.Option(help="Separated by commas")] = None,
     noise: Annotated[
         float | None, typer.Option(help="Share of the first control's labels to exchange; 0.05, of a project none")
     ] = None,
     noise_kind: Annotated[Kind, typer.Option(help="For which others")] = "uniform",
-    budget: Annotated[int, typer.Option(min=0, help="Tasks to review")] = 150,
+    budget: Annotated[
+        int | None, typer.Option(min=0, help="Tasks to review, 150; of masks patches to correct, 20")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Reviews between two trainings")] = 25,
     seeds: Annotated[int, typer.Option(min=1, help="Replays of each strategy")] = 1,
     sample: Annotated[int | None, typer.Option(min=20, help="Use only so many images, by whole patients")] = None,
@@ -34,7 +41,8 @@ def simulate(
 ) -> None:
     """Replay the loop with an oracle in the annotators' place, and recommend weights.
 
-    --json prints one object a line for each strategy.
+    Where the label config has masks, and a --source and a --target: what correcting patches there brings to a model
+    from here. --json prints one object a line for each strategy.
     """
     from backend.cycle import NoTasks
     from backend.learning.backbone import WeightsError
@@ -43,7 +51,13 @@ def simulate(
     from backend.replay.strategies import STRATEGIES as KNOWN
     from backend.settings import settings
 
-    chosen = list(dict.fromkeys(name.strip() for name in strategies.split(",") if name.strip()))
+    masks = _masks(folder, label_config, source, target)
+    if masks is not None:
+        if project is not None or sample is not None or noise is not None or plot is not None:
+            raise fail("--project, --sample, --noise and --plot are for labels: leave them out where masks are learnt")
+        return simulate_patches(masks, source, target, strategies, budget, seeds, as_json)
+    budget = BUDGET if budget is None else budget
+    chosen = list(dict.fromkeys(name.strip() for name in (strategies or STRATEGIES).split(",") if name.strip()))
     if not chosen:
         raise fail(f"name a strategy: {', '.join(KNOWN)}")
     if unknown := [name for name in chosen if name not in KNOWN]:
@@ -65,6 +79,26 @@ def simulate(
     except (OSError, NoTasks, WeightsError, ValueError) as error:
         raise fail(str(error)) from error
     _print(points, as_json)
+
+
+def _masks(folder: Path | None, label_config: Path | None, source: str | None, target: str | None) -> DataFolder | None:
+    """The data folder where its masks are to be replayed; None where its labels are."""
+    from tasks import datafolder
+    from tasks.schema import parse_label_config
+
+    if folder is None or label_config is None:
+        if source is not None or target is not None:
+            raise fail("--source and --target are for masks: name a data folder with its --label-config")
+        return None
+    try:
+        schema = parse_label_config(label_config.read_text(encoding="utf-8"))
+        if schema.heads and source is None and target is None:
+            return None
+        if not schema.masks:
+            raise fail("--source and --target are for masks: the label config has no BrushLabels or PolygonLabels")
+        return datafolder.read(folder, schema)
+    except (OSError, ValueError) as error:
+        raise fail(str(error)) from error
 
 
 def _material(

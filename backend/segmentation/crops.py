@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.learning.arrays import Rows
+from backend.learning.arrays import Float32, Rows
 
 Bytes = NDArray[np.uint8]
 
@@ -90,6 +90,19 @@ class Reviewed:
             )
         counted: NDArray[np.int64] = np.count_nonzero(self._examples.reviewed[row], axis=1)
         return counted
+
+
+def frequency(reviewed: Arrays, people: NDArray[np.bool_]) -> Float32:
+    """(N,): how often rows are to be drawn so that half of the crops are of those that people corrected.
+
+    reviewed: N of (H, W). people: (N,), True where people reviewed, False where a mask was on record. Within each half
+    every reviewed pixel counts alike. A few corrected patches would otherwise drown in the masks on record, which are
+    of whole images; and left out altogether, these would be forgotten.
+    """
+    area = np.array([np.count_nonzero(reviewed[row]) for row in range(len(reviewed))], dtype=np.float32)
+    for part in (people, ~people):
+        area[part] /= max(area[part].sum(), 1)
+    return area
 
 
 def reviewed_rows(examples: Examples) -> NDArray[np.bool_]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ BATCH = 8
 WEIGHT_DECAY = 0.05
 PEAK_RATE = {True: 5e-4, False: 2e-3}
 """Highest learning rate, by whether training starts from weights."""
+SETTLING = 10
+"""Batches, the last ones, that the means and variances of batch normalisation are taken from."""
 SMOOTH = 1.0
 """Pixels added to both sides of the Dice fraction: a class that is nowhere in a batch has no slope of its own."""
 
@@ -61,9 +64,11 @@ def train(
         peak = PEAK_RATE[unet.pretrained or start is not None]
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=config.steps)
         unet.model.train()
+        recent: deque[Tensor] = deque(maxlen=SETTLING)
         for step in range(config.steps):
             few = drawn[step * BATCH : (step + 1) * BATCH]
             images, masks, seen = _batch(unet, [reviewed.crop(int(row), config.crop, rng) for row in few], chance)
+            recent.append(images)
             with devices.half_precision(unet.device):
                 logits = unet.model(images)
             loss = masked_loss(logits.float(), masks, seen)
@@ -74,6 +79,7 @@ def train(
             schedule.step()
             if progress:
                 progress(step + 1, config.steps)
+        _settle(unet, recent)
     if not all(bool(parameter.isfinite().all()) for parameter in unet.model.parameters()):
         raise FloatingPointError("training the U-Net diverged: its weights are no longer numbers")
     unet.model.eval()
@@ -93,6 +99,24 @@ def masked_loss(logits: Tensor, masks: Tensor, reviewed: Tensor) -> Tensor:
     both = (found + wanted).sum(dim=(0, 2, 3))
     dice = (2 * common + SMOOTH) / (both + SMOOTH)
     return entropy + 1 - dice.mean()
+
+
+def _settle(unet: UNet, batches: Iterable[Tensor]) -> None:
+    """Take the means and variances of batch normalisation anew, from these batches.
+
+    Running averages lag behind weights that still move, by more than a short training makes good ("precise" batch
+    normalisation, Wu and Johnson 2021).
+    """
+    norms = [module for module in unet.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+    with torch.no_grad(), devices.half_precision(unet.device):
+        for images in batches:
+            unet.model(images)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
 
 
 def _batch(unet: UNet, crops: Sequence[Crop], chance: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
