@@ -30,6 +30,8 @@ def read_mask(path: Path, classes: int, size: tuple[int, int] | None = None) -> 
         raise MaskError("there is no such file") from error
     except UnidentifiedImageError as error:
         raise MaskError("it is no image") from error
+    except Image.DecompressionBombError as error:
+        raise MaskError("it has more pixels than are unpacked") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise error if isinstance(error, MaskError) else MaskError(f"it cannot be read ({error})") from error
     if classes == 1:
@@ -44,10 +46,10 @@ def read_mask(path: Path, classes: int, size: tuple[int, int] | None = None) -> 
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
-    """The (H, W) of an image file as it is shown; None where Pillow does not know it, as with DICOM."""
+    """The (H, W) of an image file as it is shown; None where Pillow does not say it: DICOM, or beyond its limit."""
     try:
         with Image.open(path) as image:
             sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
             return (image.width, image.height) if sideways else (image.height, image.width)
-    except (OSError, SyntaxError, ValueError, EOFError):
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
         return None

@@ -122,3 +122,11 @@ def test_sizes_are_those_that_are_shown(tmp_path: Path) -> None:
     assert size_of(tmp_path / "scan.dcm") is None
     Image.new("L", (30, 40), 7).save(tmp_path / "mask.png")
     assert read_mask(tmp_path / "mask.png", 1, size_of(tmp_path / "turned.jpg")).all()
+
+
+def test_a_mask_beyond_pillows_limit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (30, 40), 7).save(tmp_path / "mask.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    assert size_of(tmp_path / "mask.png") is None
+    with pytest.raises(MaskError, match="more pixels than are unpacked"):
+        read_mask(tmp_path / "mask.png", 1)
