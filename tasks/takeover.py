@@ -101,6 +101,26 @@ def forget(session: Session, project_id: int, seen: Iterable[int], changes: Chan
     recording.removed(session, project_id, [task.id for task in gone])
 
 
+def exported(schema: Schema, remote: Remote) -> Annotation:
+    """An annotation of Label Studio's JSON export, as a reconcile would take it over; it is in no store.
+
+    Raises KeyError, TypeError or ValueError where it is none.
+    """
+    decoded = decode_result(schema, answers(schema, remote["result"]))
+    parent = remote.get("parent_prediction")
+    return Annotation(
+        id=remote["id"],
+        completed_by=_person(remote.get("completed_by")),
+        updated_at=utc(remote["updated_at"]),
+        parent_prediction=parent,
+        result=remote["result"],
+        labels={head: list(names) for head, names in decoded.labels.items()},
+        flagged=decoded.flagged,
+        confidence=decoded.confidence,
+        origin=_origin(remote, decoded, bool(marking(schema, remote["result"])), parent),
+    )
+
+
 def utc(moment: str) -> str:
     """Label Studio's time in one form, so that times compare as text."""
     return datetime.fromisoformat(moment).astimezone(UTC).isoformat(timespec="microseconds")

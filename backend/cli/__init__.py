@@ -16,6 +16,7 @@ from backend.cli.running import cycle, serve, worker
 from backend.cli.seeing import rank, status
 from backend.cli.simulating import simulate
 from backend.cli.stopping import resume, stop
+from backend.cli.tiling import tile, untile
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_show_locals=False)
 
@@ -30,7 +31,7 @@ def configure() -> None:
 
 COMMANDS = (
     *(demo, phantoms, setup, disconnect, serve, worker, status, doctor, cycle, rank, stop, resume),
-    *(import_probabilities, simulate, report, models, promote),
+    *(import_probabilities, simulate, report, models, promote, tile, untile),
 )
 for command in COMMANDS:
     app.command()(command)

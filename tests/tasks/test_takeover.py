@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from tasks.takeover import Changes, apply_page
+from demo.labelstudio import call
+from tasks.takeover import Changes, apply_page, exported
 
 Make = Callable[..., Any]
 
@@ -224,3 +225,24 @@ def test_a_changed_overlap_reopens_tasks(scene: Make) -> None:
     s.assert_equal()
     assert not s.task(one).is_labeled
     assert not s.reconcile().full
+
+
+def test_label_studios_export_says_what_a_reconcile_takes_over(scene: Make) -> None:
+    s = scene(3)
+    one, two, three = s.ids()
+    s.reconcile()
+    s.submit(one, s.choices(bom="malignant") + s.why("Because."), s.annotator)
+    s.submit(one, s.choices(flag="expert"), s.admin)
+    s.skip(two)
+    s.submit(three, s.why("Recorded: benign."))
+    s.reconcile()
+    params = {"exportType": "JSON", "download_all_tasks": "true"}
+    rows = call(s.users[s.admin], "GET", f"/api/projects/{s.project}/export", params=params)
+    names = ("id", "completed_by", "updated_at", "parent_prediction", "result", "labels", "flagged", "confidence")
+    found = {remote["id"]: exported(s.schema, remote) for row in rows for remote in row["annotations"]}
+    assert len(found) == 4
+    for number, read in found.items():
+        stored = s.annotation(number)
+        assert [getattr(read, name) for name in (*names, "origin")] == [
+            getattr(stored, name) for name in (*names, "origin")
+        ]
