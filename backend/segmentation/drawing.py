@@ -1,4 +1,4 @@
-"""What an ensemble makes of one image: masks, where to look, and how far a mask on record is to be doubted."""
+"""What an ensemble makes of one image: masks, where to look, and how good a mask on record seems."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from backend.learning.arrays import Float32
 from backend.segmentation.looking import look
 from backend.segmentation.predicting import Maps, predict
+from backend.segmentation.thumbnails import thumbnail
 from backend.segmentation.tiles import Image
 from backend.segmentation.unet import UNet
 from tasks.mask_codec import Patch
@@ -29,14 +30,16 @@ class Drawn:
 
     masks: bool (C, H, W), smoothed. confidence: float32 (C,), the mean probability inside each mask; of an empty one,
     that nothing is there. patches: where to look, the most uncertain first. uncertainty: the mean of their scores, in
-    [0, 1]. doubt: float32 (C,) in [0, 1], how much each mask on record is doubted; NaN where there is none.
+    [0, 1]. quality: float32 (C,) in [0, 1], how good each mask on record seems (`mask_errors.mask_quality`); NaN where
+    there is none. map: float32 (h, w) in [0, 1], the uncertainty of the pixels, small.
     """
 
     masks: Bools
     confidence: Float32
     patches: tuple[Patch, ...]
     uncertainty: float
-    doubt: Float32
+    quality: Float32
+    map: Float32
 
 
 def draw(
@@ -61,11 +64,12 @@ def draw(
         maps = predict(members, temperatures, image, "entropy", tile)
     patches = look(maps, members[0], image, count, side)
     masks = np.stack([smooth(np.asarray(p >= SURE)).mask for p in maps.probabilities])
-    doubt: Float32 = np.full(len(masks), np.nan, dtype=np.float32)
+    quality: Float32 = np.full(len(masks), np.nan, dtype=np.float32)
     if record is not None:
-        doubt = 1 - mask_quality(maps.probabilities, *record)
+        quality = mask_quality(maps.probabilities, *record)
     scores = [patch.score or 0.0 for patch in patches]
-    return Drawn(masks, _confidence(maps, masks), tuple(patches), float(np.mean(scores)) if scores else 0.0, doubt)
+    unsure = float(np.mean(scores)) if scores else 0.0
+    return Drawn(masks, _confidence(maps, masks), tuple(patches), unsure, quality, thumbnail(maps.uncertainty))
 
 
 def _confidence(maps: Maps, masks: Bools) -> Float32:

@@ -35,3 +35,18 @@ def mask_quality(probabilities: Map, masks: NDArray[np.uint8], reviewed: NDArray
     quality = np.divide(weighed, weights, out=np.full(len(masks), np.nan), where=weights > 0)
     found: Floats = quality.astype(np.float32)
     return found
+
+
+def doubts(quality: Floats) -> Floats:
+    """How far each mask on record is to be doubted, float32 (N, C) in [0, 1], from the quality of all of a class.
+
+    `1 - q / median q`, 0 above the median: the worst pixels of a right mask are bad as well, along every border, so
+    that only quality below the usual speaks against one. quality: (N, C) of `mask_quality`; NaN, where there is no mask
+    on record, stays.
+    """
+    known = ~np.isnan(quality)
+    usual = np.ones(quality.shape[1])
+    for column in np.flatnonzero(known.any(axis=0)).tolist():
+        usual[column] = max(float(np.median(quality[known[:, column], column])), float(np.finfo(np.float32).tiny))
+    found: Floats = np.clip(1 - quality / usual, 0, 1).astype(np.float32)
+    return found

@@ -1,6 +1,5 @@
 """The loop over masks, with a Label Studio in memory: what is marked is learnt, drawn, queued, reviewed and learnt."""
 
-import io
 import threading
 from pathlib import Path
 from typing import Any, cast
@@ -9,22 +8,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend import jobs, marking, regions
+from backend import jobs
 from backend.cycle import Cycle
+from backend.learning.folds import HOLDOUT
 from backend.live import Live
 from backend.marked import Marked
+from backend.marking import Seen
 from backend.registry import Registry, load_json
 from backend.replay.label_studio import PROJECT, ReplayImages, ReplayLabelStudio
 from backend.scored import of_version
 from backend.settings import Settings
+from backend.snapshot import Snapshot
 from tasks import sync
 from tasks.client import Client
 from tasks.images import Images
-from tasks.mask_codec import decode_masks, encode_masks
+from tasks.mask_codec import Patch, decode_masks, encode_masks
 from tasks.queue import open_head
 from tasks.schema import parse_label_config
 from tasks.store import Store
-from tasks.tables import Published, Task, Version
+from tasks.tables import Annotation, Published, Task, Version
 
 CONFIG = """<View><Image name="image" value="$image" model_group="$patient" model_site="$site"/>
 <BrushLabels name="mask" toName="image"><Label value="square"/></BrushLabels>
@@ -36,14 +38,33 @@ SCHEMA = parse_label_config(CONFIG)
 HEIGHT, WIDTH, COUNT = 48, 64, 24
 
 
+class Killed(BaseException):
+    """As a kill: nothing of ours catches it."""
+
+
+class Killing(threading.Event):
+    """An event that is asked with every note of progress, and kills after so many."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._left = steps
+
+    def is_set(self) -> bool:
+        self._left -= 1
+        if self._left < 0:
+            raise Killed
+        return False
+
+
 class Squares:
     """Images of a bright square each, half of which carry an imported mask, in a loop of their own."""
 
-    def __init__(self, folder: Path, marked: int = COUNT // 2) -> None:
+    def __init__(self, folder: Path, marked: int = COUNT // 2, config: str = CONFIG, count: int = COUNT) -> None:
+        folder.mkdir(exist_ok=True)
         rng = np.random.default_rng(0)
-        self.masks = np.zeros((COUNT, HEIGHT, WIDTH), dtype=bool)
+        self.masks = np.zeros((count, HEIGHT, WIDTH), dtype=bool)
         files, data = {}, []
-        for number in range(COUNT):
+        for number in range(count):
             pixels = rng.integers(0, 60, (HEIGHT, WIDTH, 3), dtype=np.uint8)
             top, left = rng.integers(2, 26, 2)
             pixels[top : top + 20, left : left + 20] += 150
@@ -51,7 +72,8 @@ class Squares:
             files[f"{number}.png"] = folder / f"{number}.png"
             Image.fromarray(pixels).save(files[f"{number}.png"])
             data.append({"image": f"{number}.png", "patient": f"p{number}", "site": "ab"[number % 2]})
-        self.label_studio = ReplayLabelStudio(CONFIG, data)
+            data[-1]["half"] = "left" if left < 14 else "right"
+        self.label_studio = ReplayLabelStudio(config, data)
         for number in range(marked):
             self.record(number + 1, self.drawn(number + 1))
         self.settings = Settings(
@@ -69,7 +91,7 @@ class Squares:
         self.images = ReplayImages(files)
         self.store = Store.open(self.settings.database)
         self.registry = Registry(self.settings.state_dir)
-        self.store.register_project(PROJECT, CONFIG, connection="poll")
+        self.store.register_project(PROJECT, config, connection="poll")
 
     def drawn(self, task: int) -> list[dict[str, Any]]:
         return encode_masks(SCHEMA, HEIGHT, WIDTH, {"mask": self.masks[task - 1][None]}, {"mask": [1.0]})
@@ -79,22 +101,24 @@ class Squares:
         self.label_studio.answer(task, result)
         self.label_studio._tasks[task]["annotations"][-1] |= {"updated_by": None, "parent_prediction": None}
 
-    def cycle(self) -> Path:
+    def folds(self) -> dict[int, int]:
+        with self.store.begin() as session:
+            return {task.id: cast(int, task.fold) for task in session.query(Task).all()}
+
+    def cycle(self, steps: int | None = None) -> Path:
+        """Run a cycle, which is killed after so many notes of progress."""
         client = cast(Client, self.label_studio)
         sync.reconcile(self.store, client, PROJECT)
         jobs.request(self.store, PROJECT, Cycle.kind, "test")
         job = jobs.claim(self.store, "test")
         assert job is not None
-        made = Cycle(
-            self.store,
-            client,
-            cast(Images, self.images),
-            self.registry,
-            self.settings,
-            job.id,
-            PROJECT,
-            threading.Event(),
-        ).run()
+        stopping = threading.Event() if steps is None else Killing(steps)
+        parts = (self.store, client, cast(Images, self.images), self.registry, self.settings, job.id, PROJECT)
+        try:
+            made = Cycle(*parts, stopping).run()
+        except Killed:
+            jobs.release(self.store, job.id, "test")
+            raise
         jobs.finish(self.store, job.id, "test")
         return self.registry.version(PROJECT, made)
 
@@ -134,17 +158,142 @@ def test_masks_and_rectangles_are_published(squares: Squares) -> None:
 
 
 def test_the_loop_knows_how_well_it_draws(squares: Squares) -> None:
+    folder = squares.registry.version(PROJECT, 1)
     with squares.store.begin() as session:
         version = session.get_one(Version, (PROJECT, 1))
     figures = version.metrics["mask"]
     assert figures["n"] > 0 and figures["dice"] == figures["classes"]["square"] > 0.8
     assert figures["adjudicated"] == 0
-    assert version.labels == len(
-        Marked.load(squares.registry.version(PROJECT, 1) / "marked.json").trained(folds_of(squares))
-    )
+    taken = Snapshot.load(folder / "snapshot.npz")
+    assert version.labels == len(Marked.load(folder / "marked.json").trained(taken.folds)) > 5
 
 
-def folds_of(squares: Squares) -> Any:
-    from backend.snapshot import Snapshot
+def test_masks_on_record_are_doubted_and_nothing_else_is(squares: Squares) -> None:
+    folder = squares.registry.version(PROJECT, 1)
+    scored, seen = of_version(folder), Seen.load(folder / "seen.npz")
+    assert scored.drawn == {"mask"} and scored.probabilities == {}
+    assert scored.scores is not None
+    recorded = scored.ids <= COUNT // 2
+    assert 0 < (scored.scores.disagreement[recorded] > 0).sum() <= COUNT // 4
+    assert (scored.scores.disagreement[~recorded] == 0).all()
+    np.testing.assert_array_equal(np.isnan(seen.dice[:, 0]), ~recorded)
+    assert (scored.scores.uncertainty > 0).all()
 
-    return Snapshot.load(squares.registry.version(PROJECT, 1) / "snapshot.npz").folds
+
+def test_live_answers_show_what_the_queue_shows(squares: Squares) -> None:
+    live, rows = Live(squares.store, squares.settings), squares.published()
+    task = next(number for number, row in rows.items() if row.kind == "ranked")
+    held = next(number for number, fold in squares.folds().items() if fold == HOLDOUT)
+    fields = [{"id": number, "data": {"image": f"{number - 1}.png"}} for number in (task, held)]
+    shown, blind = (answer["result"] for answer in live.predict(PROJECT, fields))
+
+    def regions_of(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [result for result in results if result["from_name"] in ("mask", "look")]
+
+    assert regions_of(shown) == regions_of(rows[task].shown) != []
+    assert regions_of(blind) == []
+
+
+def test_what_was_reviewed_is_learnt_and_nothing_else(tmp_path: Path) -> None:
+    squares = Squares(tmp_path)
+    squares.cycle()
+    open_tasks = [number for number in open_head(squares.store, PROJECT) if number > COUNT // 2]
+    patched, drawn_whole, empty = open_tasks[:3]
+    shown = squares.published()[patched].shown
+    rectangles = [result for result in shown if result["from_name"] == "look"] or [rectangle(4, 8, 16, 16)]
+    squares.label_studio.answer(patched, [*squares.drawn(patched), *rectangles, scope("patches")])
+    squares.label_studio.answer(drawn_whole, [*squares.drawn(drawn_whole), scope("image")])
+    squares.label_studio.answer(empty, [scope("image")])
+    folder = squares.cycle()
+    marked, taken = Marked.load(folder / "marked.json"), Snapshot.load(folder / "snapshot.npz")
+    rows = {task: row for row, task in enumerate(taken.ids.tolist())}
+    inside = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    for patch in decode_masks(SCHEMA, rectangles, HEIGHT, WIDTH).patches:
+        inside[patch.y : patch.y + patch.height, patch.x : patch.x + patch.width] = True
+    wanted = {
+        patched: (squares.masks[patched - 1] & inside, inside),
+        drawn_whole: (squares.masks[drawn_whole - 1], np.ones_like(inside)),
+        empty: (np.zeros_like(inside), np.ones_like(inside)),
+    }
+    for task, (mask, reviewed) in wanted.items():
+        painted = np.load(squares.registry.painted(str(marked.painted[rows[task]])))
+        np.testing.assert_array_equal(painted[0], mask)
+        np.testing.assert_array_equal(painted[1], reviewed)
+        assert marked.people[rows[task]]
+    assert load_json(folder / "model.json")["labels"] == len(marked.trained(taken.folds))
+    before, after = (load_json(squares.registry.version(PROJECT, n) / "unets" / "made.json") for n in (1, 2))
+    assert before["learnt_from"] != after["learnt_from"]
+    with squares.store.begin() as session:
+        counted = session.query(Annotation).filter(Annotation.task_id.in_(wanted)).all()
+    assert [row.trained_in for row in counted] == [2, 2, 2]
+
+
+def test_a_killed_cycle_goes_on_and_ends_with_the_same_masks(tmp_path: Path) -> None:
+    whole, killed = Squares(tmp_path / "a"), Squares(tmp_path / "b")
+    expected = whole.cycle()
+    for left in (70, 60):  # in the second U-Net, and among the images to draw
+        with pytest.raises(Killed):
+            killed.cycle(left)
+    folder = killed.cycle()
+    assert folder.name == expected.name == "1"
+    for task in range(1, COUNT + 1):
+        said = (load_json(where / "regions" / f"{task}.json") for where in (folder, expected))
+        assert next(said) == next(said)
+
+
+def test_masks_that_nothing_has_changed_go_on(tmp_path: Path) -> None:
+    squares = Squares(tmp_path)
+    first, second = squares.cycle(), squares.cycle()
+    for fold in range(2):
+        name = f"unets/unet-{fold}.safetensors"
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_too_few_masks_abstain_and_bad_regions_cost_their_own_task(tmp_path: Path) -> None:
+    squares = Squares(tmp_path, marked=2)
+    good = squares.drawn(3)
+    (region,) = good
+    bad: dict[int, list[dict[str, Any]]] = {
+        4: [region | {"value": region["value"] | {"rle": [1, 2, 3]}}],
+        5: [region | {"original_width": 2 * WIDTH}],
+        6: [region | {"value": region["value"] | {"brushlabels": ["circle"]}}],
+        7: [region | {"value": {"format": "rle", "rle": [], "brushlabels": ["square"]}}],
+    }
+    for task, result in bad.items():
+        squares.record(task, result)
+    folder = squares.cycle()
+    marked, taken = Marked.load(folder / "marked.json"), Snapshot.load(folder / "snapshot.npz")
+    rows = {task: row for row, task in enumerate(taken.ids.tolist())}
+    assert set(marked.problems) == set(bad)
+    assert "was drawn on an image of 128 x 48 pixels" in " ".join(marked.problems[5])
+    assert "circle" in " ".join(marked.problems[6])
+    assert all(marked.painted[rows[task]] == "" for task in (4, 5, 7))
+    assert not (folder / "seen.npz").exists()
+    assert "mask" not in load_json(folder / "model.json")["holdout"]
+    for row in squares.published().values():
+        assert [result["type"] for result in row.shown] == ["textarea"]
+
+
+def test_a_project_may_hold_both_kinds_of_control(tmp_path: Path) -> None:
+    half = """<Choices name="half" toName="image" model_current="$half"><Choice value="left"/><Choice value="right"/>
+    </Choices></View>"""
+    squares = Squares(tmp_path, marked=12, config=CONFIG.replace("</View>", half), count=40)
+    folder = squares.cycle()
+    scored = of_version(folder)
+    assert scored.drawn == {"mask"} and scored.probabilities.keys() == {"half"}
+    assert scored.scores is not None and scored.scores.heads == ("half", "mask")
+    np.testing.assert_allclose(scored.scores.head_weights, 0.5)
+    assert (scored.scores.head_uncertainty > 0).all()
+    assert load_json(folder / "model.json")["holdout"].keys() == {"half", "mask"}
+    row = next(row for row in squares.published().values() if row.kind == "ranked")
+    assert {result["from_name"] for result in row.shown} >= {"half", "look", "why"}
+    assert "Model: " in row.why and "rectangles (3)" in row.why
+
+
+def scope(said: str) -> dict[str, Any]:
+    return {"from_name": "scope", "to_name": "image", "type": "choices", "value": {"choices": [said]}}
+
+
+def rectangle(x: int, y: int, width: int, height: int) -> dict[str, Any]:
+    (result,) = encode_masks(SCHEMA, HEIGHT, WIDTH, {}, {}, [Patch(x, y, width, height)])
+    return result

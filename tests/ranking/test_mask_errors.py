@@ -5,7 +5,7 @@ import pytest
 from cleanlab.segmentation.rank import get_label_quality_scores
 
 from tasks.ranking import mask_errors
-from tasks.ranking.mask_errors import mask_quality
+from tasks.ranking.mask_errors import doubts, mask_quality
 
 
 def case(seed: int, classes: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -50,3 +50,12 @@ def test_masks_of_another_size_are_refused() -> None:
         mask_quality(probabilities, masks[:, :-1])
     with pytest.raises(ValueError, match="do not fit together"):
         mask_quality(probabilities, masks, np.ones((3, 3), dtype=np.uint8))
+
+
+def test_only_what_is_worse_than_usual_is_doubted() -> None:
+    quality = np.array([[0.2, np.nan], [0.1, 0.5], [0.4, np.nan], [0.02, 0.5]], dtype=np.float32)
+    found = doubts(quality)
+    np.testing.assert_allclose(found[:, 0], [0, 1 - 0.1 / 0.15, 0, 1 - 0.02 / 0.15], atol=1e-6)
+    np.testing.assert_array_equal(found[:, 1], [np.nan, 0, np.nan, 0])
+    assert np.isnan(doubts(np.full((2, 1), np.nan, dtype=np.float32))).all()
+    np.testing.assert_array_equal(doubts(np.zeros((3, 1), dtype=np.float32)), np.ones((3, 1)))
