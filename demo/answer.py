@@ -14,6 +14,7 @@ from rich.table import Table
 from backend import status
 from backend.settings import Settings
 from demo import labelstudio, oracle, run, truth
+from demo.correction import known_masks
 from demo.stack import read_state
 from tasks import datafolder
 from tasks.schema import parse_label_config
@@ -21,7 +22,7 @@ from tasks.store import Store
 
 LOOK = 1.0  # seconds the oracle looks at a task
 PATIENCE_S = 900.0
-FIGURES = ("accuracy", "macro_f1", "auc", "ece")
+FIGURES = ("accuracy", "macro_f1", "auc", "ece", "dice")
 
 
 def answer(folder: Path, count: int, console: Console) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def answer(folder: Path, count: int, console: Console) -> dict[str, Any]:
         ]
         task = progress.add_task("answering", total=count)
         visits = []
-        for visit in oracle.take_turns(people, read.truth, count, LOOK):
+        for visit in oracle.take_turns(people, read.truth, count, LOOK, known_masks(read)):
             visits.append(visit)
             progress.update(task, advance=1)
         _retrain(store, folder, first, about["project"], progress)
@@ -85,10 +86,16 @@ def before_and_after(value: Mapping[str, Any]) -> Table:
         f"{value['answered']} answered, {value['corrected']} labels on record corrected;"
         f" hold-out on the truth, v{first['version']} before and v{last['version']} after"
     )
-    table = Table("control", *FIGURES, title=title)
-    for head, before in first["holdout"].items():
-        after = last["holdout"].get(head, {})
-        table.add_row(head, *(f"{_figure(before, name)} > {_figure(after, name)}" for name in FIGURES))
+    rows = [(name, first["holdout"].get(name, {}), figures) for name, figures in last["holdout"].items()]
+    rows += [
+        (f"{name}, {site}", {"dice": before.get("sites", {}).get(site)}, {"dice": dice})
+        for name, before, after in rows
+        for site, dice in after.get("sites", {}).items()
+    ]
+    columns = [figure for figure in FIGURES if any(after.get(figure) is not None for _, _, after in rows)]
+    table = Table("control", *columns, title=title)
+    for name, before, after in rows:
+        table.add_row(name, *(f"{_figure(before, column)} > {_figure(after, column)}" for column in columns))
     return table
 
 

@@ -12,19 +12,22 @@ Each annotator keeps what it was served and when, which is the record that the q
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 import stamina
 from scipy.stats import spearmanr
 
+from demo.correction import Masks, marked
 from tasks.client import LabelStudioError
 from tasks.codec import Result, encode_labels
 from tasks.schema import Labels, Schema
 
 Task = dict[str, Any]
+NO_MASKS: Masks = MappingProxyType({})
 
 
 @dataclass
@@ -72,9 +75,10 @@ class Annotator:
         self.visits.append(Visit(self.name, task["id"], time.monotonic(), version, prediction, score))
         return task
 
-    def submit(self, task: Task, labels: Labels, lead_time: float) -> int:
-        """Submit labels (lead_time in seconds) and return the annotation's id."""
-        return self._finish(task, annotated(self.schema, shown_prediction(task), labels), {"lead_time": lead_time})
+    def submit(self, task: Task, labels: Labels, lead_time: float, masks: Masks = NO_MASKS) -> int:
+        """Submit labels, and masks corrected towards these (lead_time in seconds); returns the annotation's id."""
+        result = annotated(self.schema, shown_prediction(task), labels, masks)
+        return self._finish(task, result, {"lead_time": lead_time})
 
     def skip(self, task: Task, lead_time: float = 1.0) -> int:
         """Press Skip: an annotation with `was_cancelled`, which holds what the screen showed. By default Label
@@ -127,13 +131,17 @@ def shown_prediction(task: Task) -> dict[str, Any] | None:
     return predictions[0] if predictions else None
 
 
-def annotated(schema: Schema, shown: Mapping[str, Any] | None, labels: Labels) -> list[Result]:
+def annotated(schema: Schema, shown: Mapping[str, Any] | None, labels: Labels, masks: Masks = NO_MASKS) -> list[Result]:
     """The result that the screen submits: a region of the prediction keeps its id and score, with the origin
     "prediction" where the annotator left it (the `why` text among them) and "prediction-changed" where not; what the
-    prediction did not have is "manual". Heads missing in `labels` are unticked.
+    prediction did not have is "manual". Heads missing in `labels` are unticked. masks: the true ones, towards which
+    those shown are corrected (`correction.marked`).
     """
     heads = {head.name for head in schema.heads}
-    suggested = {region["from_name"]: region for region in (shown["result"] if shown else [])}
+    look = schema.roles.get("look")
+    drawn = {head.name for head in schema.masks} | ({look.name} if look is not None else set())
+    there: list[Result] = shown["result"] if shown else []
+    suggested = {region["from_name"]: region for region in there if region["from_name"] not in drawn}
     result: list[Result] = []
     for region in encode_labels(schema, labels):
         before = suggested.get(region["from_name"])
@@ -143,7 +151,7 @@ def annotated(schema: Schema, shown: Mapping[str, Any] | None, labels: Labels) -
             origin = "prediction" if before["value"] == region["value"] else "prediction-changed"
             result.append(before | {"value": region["value"], "origin": origin})
     kept = [region | {"origin": "prediction"} for name, region in suggested.items() if name not in heads]
-    return result + kept
+    return result + kept + marked(schema, [region for region in there if region["from_name"] in drawn], masks)
 
 
 def answer(truth: Labels) -> Labels | None:
@@ -152,14 +160,18 @@ def answer(truth: Labels) -> Labels | None:
 
 
 def take_turns(
-    annotators: Sequence[Annotator], truth: Mapping[str, Labels], limit: int, look: float = 0.0
+    annotators: Sequence[Annotator],
+    truth: Mapping[str, Labels],
+    limit: int,
+    look: float = 0.0,
+    masks: Callable[[str], Masks] = lambda file: NO_MASKS,
 ) -> Iterator[Visit]:
     """Let the annotators answer `limit` tasks in turn, each holding its task while the others work.
 
-    truth: by the task's `file`. look: seconds each looks at a task at least; without any, a machine's pace can outrun
-    the refill of the queue, which is made for people. Yields each visit once it is finished, skips included; ends
-    early when nothing is left to serve. Stopping the iteration early leaves held tasks locked until Label Studio's
-    task lock runs out.
+    truth, masks: by the task's `file`. look: seconds each looks at a task at least; without any, a machine's pace can
+    outrun the refill of the queue, which is made for people. Yields each visit once it is finished, skips included;
+    ends early when nothing is left to serve. Stopping the iteration early leaves held tasks locked until Label
+    Studio's task lock runs out.
     """
     held: dict[str, tuple[Task, float]] = {}
     taken, dry = 0, 0
@@ -168,13 +180,14 @@ def take_turns(
         for annotator in annotators:
             if annotator.name in held:
                 task, since = held.pop(annotator.name)
-                labels = answer(truth.get(task["data"].get("file", ""), {}))
+                file = task["data"].get("file", "")
+                labels, drawn = answer(truth.get(file, {})), masks(file)
                 time.sleep(max(0.0, since + look - time.monotonic()))
                 seconds = time.monotonic() - since
-                if labels is None:
+                if labels is None and not drawn:
                     annotator.skip(task, seconds)
                 else:
-                    annotator.submit(task, labels, seconds)
+                    annotator.submit(task, labels or {}, seconds, drawn)
                 yield annotator.visits[-1]
             if taken < limit:
                 next_task = annotator.next_task()

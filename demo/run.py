@@ -25,6 +25,7 @@ from backend.label_studio import open_client
 from backend.settings import Settings
 from demo import labelstudio
 from demo.phantoms import write_phantoms
+from demo.source import source
 from demo.stack import Service, Stack, StackError
 from tasks import datafolder
 from tasks.client import LabelStudioError
@@ -48,6 +49,7 @@ LEARNING = {
     "SECOND_LOOK_HEAD_HOURS": "0",
     "SECOND_LOOK_POLL_SECONDS": "15",
 }
+MASKS = {"SECOND_LOOK_UNET_STEPS": "120", "SECOND_LOOK_CROP_SIZE": "128"}
 
 
 class DemoError(RuntimeError):
@@ -195,9 +197,14 @@ def _prepare(
     config, folder = config_path.read_text(), stack.folder
     admin = labelstudio.session(url, credentials.admin)
     token = labelstudio.personal_access_token(admin, credentials)
-    project = labelstudio.create_project(admin, f"Second Look: {read.folder.name}", config)["id"]
+    # Each label config has a project of its own: Label Studio refuses one that annotations contradict.
+    about = [read.folder.name] if config_path == CONFIG.resolve() else [read.folder.name, config_path.stem]
+    project = labelstudio.create_project(admin, f"Second Look: {', '.join(about)}", config)["id"]
     labelstudio.register_local_storage(admin, project, read.folder)
     user = labelstudio.call(admin, "GET", "/api/current-user/whoami")["id"]
+    recorded, said = (read, "") if annotated else source(read)
+    if said and recorded.rows:
+        progress.console.print(said)
     tasks = progress.add_task("importing tasks", total=len(read.rows))
     labelstudio.import_tasks(
         admin,
@@ -205,15 +212,13 @@ def _prepare(
         read.task_data(recorded=not annotated),
         config,
         lambda done: progress.update(tasks, completed=done),
-        read.annotations(user) if annotated else None,
+        recorded.annotations(user),
     )
 
     backend_port = stack.port("backend", 9090)
     epochs = min(16, max(4, LOOKS // len(read.rows)))
-    environment = LEARNING | {
-        "SECOND_LOOK_EPOCHS": str(epochs),
-        "SECOND_LOOK_RETRAIN_AFTER": str(retrain_after),
-    }
+    environment = LEARNING | (MASKS if schema.masks else {})
+    environment |= {"SECOND_LOOK_EPOCHS": str(epochs), "SECOND_LOOK_RETRAIN_AFTER": str(retrain_after)}
     # What the caller's environment sets wins over the demo's choices, but not over its addresses and secrets.
     environment |= {name: os.environ[name] for name in environment if name in os.environ}
     environment |= {
