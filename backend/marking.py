@@ -25,6 +25,7 @@ from backend.snapshot import Snapshot
 from tasks import marks
 from tasks.codec import Result
 from tasks.mask_codec import encode_masks
+from tasks.ranking.mask_errors import doubts
 from tasks.schema import MaskHead, Schema
 
 log = structlog.get_logger()
@@ -38,17 +39,17 @@ FOLDER = "unets"  # of a version, with its members
 class Seen:
     """What the U-Nets make of N tasks, by the rows of a Snapshot, with C classes over all mask heads.
 
-    uncertainty: (N,) in [0, 1]. doubt: (N, C), of masks on record that nobody has reviewed; NaN where there are none.
+    uncertainty: (N,) in [0, 1]. quality: (N, C), of masks on record that nobody has reviewed; NaN where there are none.
     dice: (N, C) with what is marked, where it was reviewed; NaN where nothing is, or neither draws the class.
     """
 
     uncertainty: Floats
-    doubt: Floats
+    quality: Floats
     dice: Floats
 
     def by_head(self, schema: Schema) -> dict[str, scored.Drawn]:
         """Per mask head the tasks' uncertainty, and the doubt of the class whose mask on record is doubted most."""
-        doubt = np.nan_to_num(self.doubt)
+        doubt = np.nan_to_num(doubts(self.quality))
         return {head.name: scored.Drawn(self.uncertainty, doubt[:, part].max(axis=1)) for head, part in _parts(schema)}
 
     def metrics(self, schema: Schema, held: NDArray[np.bool_], people: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
@@ -155,16 +156,16 @@ def see(
             )
             told = {
                 "uncertainty": one.uncertainty,
-                "doubt": one.doubt.tolist(),
+                "quality": one.quality.tolist(),
                 "dice": _dice(one, painted).tolist(),
             }
-            regions.keep(folder, task, pixels, _results(schema, one), told)
+            regions.keep(folder, task, pixels, _results(schema, one), told, one.map)
         rows.append(told)
         progress(row + 1, len(taken.ids))
     shape = (len(rows), len(marks.planes(schema)))
     return Seen(
         np.array([told["uncertainty"] for told in rows], dtype=np.float32),
-        np.array([told["doubt"] for told in rows], dtype=np.float32).reshape(shape),
+        np.array([told["quality"] for told in rows], dtype=np.float32).reshape(shape),
         np.array([told["dice"] for told in rows], dtype=np.float32).reshape(shape),
     )
 

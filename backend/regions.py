@@ -1,16 +1,36 @@
-"""What a version draws in the images: for each task a file with the regions that its annotator is shown."""
+"""What a version draws in the images: for each task a file with the regions that its annotator is shown.
+
+regions/<task>.json   the regions, and what is told of them
+regions/<task>.png    where the model is unsure, small and grey, for people to look at
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from backend.registry import load_json, save_json
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from backend.registry import load_json, save_json, whole
 from tasks.codec import Result
 from tasks.schema import Schema
 
 
-def keep(folder: Path, task: int, pixels: str, results: Sequence[Result], figures: dict[str, Any]) -> None:
-    """Keep what a version (its folder) draws in a task's image, whose file has that sha256, and what is told of it."""
+def keep(
+    folder: Path,
+    task: int,
+    pixels: str,
+    results: Sequence[Result],
+    figures: dict[str, Any],
+    unsure: NDArray[np.float32],
+) -> None:
+    """Keep what a version (its folder) draws in a task's image, whose file has that sha256, and what is told of it.
+
+    unsure: (h, w) in [0, 1], the uncertainty of its pixels.
+    """
+    with whole(map_of(folder, task)) as part:
+        Image.fromarray((255 * np.clip(unsure, 0, 1)).round().astype(np.uint8)).save(part, "PNG")
     save_json(_path(folder, task), {"pixels": pixels, "results": list(results), "figures": figures})
 
 
@@ -37,6 +57,11 @@ def of_task(folder: Path, task: int, pixels: str | None, schema: Schema) -> list
         for result in said["results"]
         if result["from_name"] in places and set(result["value"].get(result["type"], ())) <= places[result["from_name"]]
     ]
+
+
+def map_of(folder: Path, task: int) -> Path:
+    """The file of where a version is unsure in a task's image."""
+    return _path(folder, task).with_suffix(".png")
 
 
 def _read(folder: Path, task: int, pixels: str | None) -> dict[str, Any] | None:
