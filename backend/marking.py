@@ -16,6 +16,7 @@ from backend.learning.backbone import Progress
 from backend.marked import Marked
 from backend.registry import Registry, load_arrays, load_json, save_arrays, save_json
 from backend.segmentation import ensemble
+from backend.segmentation.crops import frequency
 from backend.segmentation.dice import dice, mean_dice
 from backend.segmentation.drawing import Drawn, draw
 from backend.segmentation.ensemble import Ensemble
@@ -119,7 +120,10 @@ def learn(
         ensemble.save(found, own)
     else:
         examples = marked.examples(registry, taken, rows)
-        found = ensemble.cross_fit(examples, taken.folds[rows], classes, config, progress=progress, folder=own)
+        often = frequency(examples.reviewed, marked.people[rows])
+        found = ensemble.cross_fit(
+            examples, taken.folds[rows], classes, config, frequency=often, progress=progress, folder=own
+        )
     save_json(made, about)
     return found
 

@@ -93,15 +93,16 @@ class Reviewed:
 
 
 def frequency(reviewed: Arrays, people: NDArray[np.bool_]) -> Float32:
-    """(N,): how often rows are to be drawn so that half of the crops are of those that people corrected.
+    """(N,): how often rows are to be drawn so that at least half of the crops are of those that people corrected.
 
-    reviewed: N of (H, W). people: (N,), True where people reviewed, False where a mask was on record. Within each half
+    reviewed: N of (H, W). people: (N,), True where people reviewed, False where a mask was on record. Within each kind
     every reviewed pixel counts alike. A few corrected patches would otherwise drown in the masks on record, which are
     of whole images; and left out altogether, these would be forgotten.
     """
     area = np.array([np.count_nonzero(reviewed[row]) for row in range(len(reviewed))], dtype=np.float32)
-    for part in (people, ~people):
-        area[part] /= max(area[part].sum(), 1)
+    corrected, recorded = area[people].sum(), area[~people].sum()
+    if 0 < corrected < recorded:
+        area[people] *= recorded / corrected
     return area
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.segmentation.crops import Examples, Reviewed, reviewed_rows
+from backend.segmentation.crops import Examples, Reviewed, frequency, reviewed_rows
 
 
 def examples(shapes: list[tuple[int, int]], seed: int, share: float = 0.1) -> Examples:
@@ -67,3 +67,16 @@ def test_rows_without_a_reviewed_pixel_are_told_and_sizes_are_checked() -> None:
     known.masks[0] = known.masks[0][:, :, :-1]  # type: ignore[index]
     with pytest.raises(ValueError, match=r"row 0: the image is \(5, 6, 3\), its masks are \(1, 5, 5\)"):
         Reviewed(known, np.array([0]))
+
+
+def test_half_of_what_is_drawn_was_corrected_however_little_that_is() -> None:
+    reviewed = np.zeros((4, 8, 8), dtype=np.uint8)
+    reviewed[:2] = 1  # on record
+    reviewed[2, :4, :4] = reviewed[3, :4, :2] = 1  # corrected
+    people = np.array([False, False, True, True])
+    often = frequency(reviewed, people)
+    assert often[people].sum() == pytest.approx(often[~people].sum())
+    assert often[2] == pytest.approx(2 * often[3]) and often[0] == often[1]
+    # Where people have reviewed more than was on record, every reviewed pixel counts alike.
+    np.testing.assert_array_equal(frequency(reviewed, ~people), [64, 64, 16, 8])
+    np.testing.assert_array_equal(frequency(reviewed, np.ones(4, dtype=bool)), [64, 64, 16, 8])
