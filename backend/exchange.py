@@ -17,6 +17,7 @@ from tasks.client import Client
 from tasks.codec import confidence_in, encode_labels, ticked, to_targets
 from tasks.exchange import Answer, Known, Suspect
 from tasks.labels import Settled, by_task, settle
+from tasks.marks import marking
 from tasks.present import phrases_of
 from tasks.ranking.hybrid import weights_of
 from tasks.ranking.suspects import suspicion
@@ -153,7 +154,7 @@ def bring_in(
         sheet = exchange.read(raw, schema)
         with store.begin() as session:
             imports = _imports(session, project_id)
-            known = _known(session, project_id, user)
+            known = _known(session, schema, project_id, user)
         before = next((entry.at for entry in imports if entry.body["sha256"] == sheet.sha256), None)
         about: dict[str, Any] = {
             "file": name,
@@ -201,7 +202,7 @@ def _apply(
             progress(done, len(found))
             task, number = answer.decision.task, answer.annotation
             if number is None:
-                number = client.add_annotation(task, encode_labels(schema, answer.labels))
+                number = client.add_annotation(task, [*encode_labels(schema, answer.labels), *answer.marks])
             if number is None:
                 gone.append(task)
                 continue
@@ -220,7 +221,7 @@ def _imports(session: Session, project_id: int) -> Sequence[Entry]:
     return session.scalars(query.order_by(Entry.seq.desc())).all()
 
 
-def _known(session: Session, project_id: int, user: int) -> dict[int, Known]:
+def _known(session: Session, schema: Schema, project_id: int, user: int) -> dict[int, Known]:
     """What holds of every task there is or was, and the last word of that user."""
     said = _said(session, project_id)
     found = {}
@@ -229,9 +230,10 @@ def _known(session: Session, project_id: int, user: int) -> dict[int, Known]:
         mine = [row for row in here if row.origin == "person" and row.completed_by == user]
         last = max(mine, key=lambda row: (row.updated_at, row.id), default=None)
         own: Labels = {} if last is None else {name: tuple(labels) for name, labels in last.labels.items()}
+        marks = [] if last is None else marking(schema, last.result)
         # A flag asks an expert: only a word without one leaves nothing to decide.
         done = last.id if last is not None and not last.flagged else None
-        found[number] = Known(task.deleted_at is not None, held(task, here), own, done)
+        found[number] = Known(task.deleted_at is not None, held(task, here), own, done, marks)
     return found
 
 

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.answers import brief, class_of, in_class_order
-from tasks.codec import encode_labels
+from tasks.codec import Result, encode_labels
 from tasks.schema import Head, Labels, Schema
 
 NOTHING = "(none)"
+MASKS_ALONE = "the label config asks for masks alone, which a spreadsheet cannot hold: review them in Label Studio"
 PARTS = ("current", "prediction", "confidence", "suspicion")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet would calculate, once or more quoted
 
@@ -70,21 +71,29 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Known:
-    """What the project holds of a task. held: its labels now. own: the reviewer's own last word, and its annotation."""
+    """What the project holds of a task.
+
+    held: its labels now. own: the reviewer's own last word, its annotation, and what that marks in the image.
+    """
 
     deleted: bool = False
     held: Labels = field(default_factory=dict)
     own: Labels = field(default_factory=dict)
     annotation: int | None = None
+    marks: Sequence[Result] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a decision comes to. labels: of the whole annotation. annotation: the one that says it already, if any."""
+    """What a decision comes to.
+
+    labels, marks: of the whole annotation. annotation: the one that says it already, if any.
+    """
 
     decision: Decision
     labels: Labels
     annotation: int | None
+    marks: Sequence[Result] = ()
 
 
 def guarded(cell: str) -> str:
@@ -230,10 +239,10 @@ def _labels(head: Head, text: str) -> tuple[str, ...]:
 def answers(sheet: Sheet, schema: Schema, known: Mapping[int, Known]) -> tuple[Answer, ...]:
     """What each decision comes to, checked against the project; raises BadReview with all faults of the file.
 
-    An annotation holds the decided heads, and what its reviewer had said of the others before, whose last word it
-    becomes. A multiple choice that may be left empty cannot be left open in Label Studio, as no result says "nothing
-    ticked": undecided, it repeats what holds. A decision that the reviewer's last word contains is left as it is, so
-    the current label of such a row need not be the file's any more.
+    An annotation holds the decided heads, and what its reviewer had said of the others and marked before, whose last
+    word it becomes. A multiple choice that may be left empty cannot be left open in Label Studio, as no result says
+    "nothing ticked": undecided, it repeats what holds. A decision that the reviewer's last word contains is left as it
+    is, so the current label of such a row need not be the file's any more.
     """
     faults, found = list(sheet.faults), []
     for decision in sheet.decisions:
@@ -249,7 +258,7 @@ def answers(sheet: Sheet, schema: Schema, known: Mapping[int, Known]) -> tuple[A
         labels, wrong = _annotation(schema, decision, own, _under(schema, task.held))
         wrong += _changed(decision, task.held)
         faults += [(decision.line, f"task {decision.task}: {fault}") for fault in wrong]
-        found.append(Answer(decision, labels, None))
+        found.append(Answer(decision, labels, None, task.marks))
     if faults:
         raise BadReview(faults)
     return tuple(found)

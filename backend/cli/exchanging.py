@@ -27,7 +27,7 @@ def export_review(
 
     chosen = settings()
     store = Store.open(chosen.database)
-    number = chosen_project(store, project)
+    number = _with_labels(store, project)
     found = exchange.suspects(store, Registry(chosen.state_dir), chosen, number, top)
     if found is None:
         raise fail(no_model(number))
@@ -76,7 +76,7 @@ def import_review(
 
     chosen = settings()
     store = Store.open(chosen.database, chosen.migrations_url)
-    number = chosen_project(store, project)
+    number = _with_labels(store, project)
     try:
         raw = file.read_bytes()
     except OSError as error:
@@ -103,6 +103,17 @@ def import_review(
     show(value, as_json, Text(_text(value)))
     if value["gone"]:
         raise typer.Exit(1)
+
+
+def _with_labels(store: Any, project: int | None) -> int:
+    """The number of the project meant, which has a label to review."""
+    from tasks.exchange import MASKS_ALONE
+    from tasks.schema import parse_label_config
+
+    number = chosen_project(store, project)
+    if not parse_label_config(store.project(number).label_config).heads:
+        raise fail(f"project {number}: {MASKS_ALONE}")
+    return number
 
 
 def _text(value: dict[str, Any]) -> str:

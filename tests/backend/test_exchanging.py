@@ -25,6 +25,8 @@ from backend.snapshot import take
 from demo.labelstudio import call
 from tasks import audit, ledger, sync
 from tasks.client import Client, LabelStudioError
+from tasks.exchange import MASKS_ALONE
+from tasks.rle import encode_mask
 from tasks.schema import parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Entry, Project, Published, Task, Version
@@ -295,3 +297,40 @@ def test_without_a_model_there_is_nothing_to_export(desk: Desk) -> None:
     told = desk.run("export", str(desk.file))
     assert told.exit_code == 1 and "has no model yet" in told.stderr
     assert not desk.file.exists()
+
+
+BRUSH = '<BrushLabels name="mask" toName="image"><Label value="nodule"/></BrushLabels>'
+
+
+def test_a_decision_leaves_what_the_reviewer_marked_as_it_was(desk: Desk) -> None:
+    both = {"label_config": CONFIG.replace("</View>", f"{BRUSH}</View>")}
+    call(desk.server.admin, "PATCH", f"/api/projects/{desk.project}", json=both)
+    sync.reconcile(desk.store, desk.client, desk.project)
+    value = {"format": "rle", "rle": encode_mask(np.eye(9, dtype=np.uint8)), "brushlabels": ["nodule"]}
+    size = {"original_width": 9, "original_height": 9}
+    region = {"id": "m1", "from_name": "mask", "to_name": "image", "type": "brushlabels", "value": value} | size
+    body = {"result": [*result(bom="benign", foci="rim"), region], "lead_time": 3.0}
+    call(desk.server.admin, "POST", f"/api/tasks/{desk.ids[1]}/annotations/", json=body)
+    assert desk.value("export", str(desk.file))["tasks"] == 5
+    place = [int(row["task"]) for row in desk.rows()].index(desk.ids[1])
+    desk.decide(*[{}] * place, {"bom": "malignant"})
+    assert desk.value("import", str(desk.file))["applied"] == 1
+    made = max(desk.remote()[desk.ids[1]], key=lambda row: row["id"])
+    assert {part["from_name"]: part["value"] for part in made["result"]} == {
+        "bom": {"choices": ["malignant"]},
+        "foci": {"choices": ["rim"]},
+        "mask": value,
+    }
+    desk.assert_whole()
+
+
+def test_masks_alone_have_no_place_in_a_spreadsheet(desk: Desk) -> None:
+    desk.file.write_text("task,bom_current,bom\n")
+    with desk.store.begin() as session:
+        alone = f'<View><Image name="image" value="$image"/>{BRUSH}</View>'
+        session.get_one(Project, desk.project).label_config = alone
+    for command in ("export", "import"):
+        told = desk.run(command, str(desk.file))
+        assert told.exit_code == 1
+        assert told.stderr == f"project {desk.project}: {MASKS_ALONE}\n"
+    assert desk.file.read_text() == "task,bom_current,bom\n"
