@@ -202,16 +202,14 @@ def served_order_spearman(visits: Iterable[Visit], published: Mapping[str, Mappi
     """Per published version, Spearman's correlation of the order of serving with the published score.
 
     published: version -> task id -> score, lowest first. The first time a task was served under a version counts,
-    whoever got it. A task that somebody held when the version took over is left out: Label Studio's lock kept it from
-    its place, and it comes to the others, out of order, when its holder skips it. 1.0 where fewer than two of a
-    version's tasks were served.
+    whoever got it; but see `_out_of_place`. 1.0 where fewer than two of a version's tasks are left to judge.
     """
     correlations = {}
     ordered = sorted(visits, key=lambda visit: visit.served_at)
     for version, scores in published.items():
         under = [visit for visit in ordered if visit.version == version and visit.task in scores]
-        held = {v.task for v in ordered if under and v.version != version and _holds(v, under[0].served_at)}
-        served = [task for task in dict.fromkeys(visit.task for visit in under) if task not in held]
+        out = _out_of_place(under, ordered, published)
+        served = [task for task in dict.fromkeys(visit.task for visit in under) if task not in out]
         if len(served) < 2:
             correlations[version] = 1.0
         else:
@@ -220,8 +218,30 @@ def served_order_spearman(visits: Iterable[Visit], published: Mapping[str, Mappi
     return correlations
 
 
-def _holds(visit: Visit, moment: float) -> bool:
-    return visit.served_at < moment and (visit.finished_at is None or visit.finished_at > moment)
+def _out_of_place(
+    under: Sequence[Visit], ordered: Sequence[Visit], published: Mapping[str, Mapping[int, float]]
+) -> set[int]:
+    """Tasks that Label Studio itself keeps from their place in the order of a version that takes over from another.
+
+    One that somebody held comes to the others when its holder skips it. One that somebody had skipped comes to the
+    others only, so that whoever skipped it may get the next one before. And the first task served may have been chosen
+    by the order before, if it is there too: Label Studio reads the project's version to choose a task, and again to
+    show the prediction. (Annotators who take turns have one request under way at most.)
+
+    under: the visits under the version; ordered: all; both by time.
+    """
+    if not under:
+        return set()
+    first = under[0]
+    before = [visit for visit in ordered if visit.version != first.version and visit.served_at < first.served_at]
+    touched = {
+        visit.task
+        for visit in before
+        if visit.skipped or visit.finished_at is None or visit.finished_at > first.served_at
+    }
+    versions = {visit.version for visit in before}
+    chosen_before = any(first.task in order for version, order in published.items() if version in versions)
+    return touched | {first.task} if chosen_before else touched
 
 
 def duplicates(visits: Iterable[Visit]) -> list[Visit]:

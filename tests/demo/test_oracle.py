@@ -119,24 +119,24 @@ def test_a_skip_goes_to_the_other_annotator(
     assert duplicates(admin.visits + second.visits) == []
 
 
+def publish(label_studio: Any, project: int, version: str, scores: dict[int, float]) -> None:
+    path, why = f"/api/projects/{project}", encode_why(SCHEMA, "Why.")
+    rows = [{"task": t, "model_version": version, "score": score, "result": why} for t, score in scores.items()]
+    call(label_studio.admin, "POST", f"{path}/import/predictions", json=rows)
+    call(label_studio.admin, "PATCH", path, json={"sampling": "Uncertainty sampling", "model_version": version})
+
+
 def test_what_was_held_while_a_version_took_over_comes_out_of_its_order(label_studio: Any) -> None:
-    made = labelstudio.create_project(label_studio.admin, "Oracle, flip", CONFIG)
-    labelstudio.import_tasks(label_studio.admin, made["id"], task_data(4), CONFIG)
-    first, second, third, _ = [task["id"] for task in labelstudio.list_tasks(label_studio.admin, made["id"])]
+    project = labelstudio.create_project(label_studio.admin, "Oracle, flip", CONFIG)["id"]
+    labelstudio.import_tasks(label_studio.admin, project, task_data(4), CONFIG)
+    first, second, third, _ = [task["id"] for task in labelstudio.list_tasks(label_studio.admin, project)]
     scores = {task: place / 1e6 for place, task in enumerate((first, second, third), start=1)}
-    path, why = f"/api/projects/{made['id']}", encode_why(SCHEMA, "Why.")
-
-    def publish(version: str) -> None:
-        rows = [{"task": t, "model_version": version, "score": score, "result": why} for t, score in scores.items()]
-        call(label_studio.admin, "POST", f"{path}/import/predictions", json=rows)
-        call(label_studio.admin, "PATCH", path, json={"sampling": "Uncertainty sampling", "model_version": version})
-
-    holder = Annotator(label_studio.admin, made["id"], SCHEMA, "holder")
-    other = Annotator(label_studio.annotator, made["id"], SCHEMA, "other")
-    publish("v1")
+    holder = Annotator(label_studio.admin, project, SCHEMA, "holder")
+    other = Annotator(label_studio.annotator, project, SCHEMA, "other")
+    publish(label_studio, project, "v1", {first: 1e-6})
     held = holder.next_task()
     assert held is not None and held["id"] == first
-    publish("v2")
+    publish(label_studio, project, "v2", scores)
     for expected in (second, third):
         task = other.next_task()
         assert task is not None and task["id"] == expected
@@ -149,6 +149,27 @@ def test_what_was_held_while_a_version_took_over_comes_out_of_its_order(label_st
     assert [visit.task for visit in other.visits] == [second, first, third]
     assert served_order_spearman(holder.visits + other.visits, {"v2": scores}) == {"v2": 1.0}
     assert served_order_spearman(other.visits, {"v2": scores})["v2"] < 1.0  # had nobody held it
+
+
+def test_what_one_had_skipped_when_a_version_took_over_comes_to_the_other_only(label_studio: Any) -> None:
+    project = labelstudio.create_project(label_studio.admin, "Oracle, skip and flip", CONFIG)["id"]
+    labelstudio.import_tasks(label_studio.admin, project, task_data(3), CONFIG)
+    first, second, third = [task["id"] for task in labelstudio.list_tasks(label_studio.admin, project)]
+    scores = {task: place / 1e6 for place, task in enumerate((first, second, third), start=1)}
+    one = Annotator(label_studio.admin, project, SCHEMA, "one")
+    other = Annotator(label_studio.annotator, project, SCHEMA, "other")
+    publish(label_studio, project, "v1", {first: 1e-6})
+    task = one.next_task()
+    assert task is not None and task["id"] == first
+    one.skip(task)
+    publish(label_studio, project, "v2", scores)
+    for annotator, expected in ((one, second), (other, first), (one, third)):
+        task = annotator.next_task()
+        assert task is not None and task["id"] == expected
+        annotator.submit(task, {"bom": ("benign",)}, 1.0)
+    visits = one.visits + other.visits
+    assert served_order_spearman(visits, {"v2": scores}) == {"v2": 1.0}
+    assert served_order_spearman(visits[1:], {"v2": scores})["v2"] < 1.0  # had nobody skipped it
 
 
 def test_an_oracle_that_knows_nothing_skips_until_nothing_is_left(label_studio: Any) -> None:
@@ -242,8 +263,25 @@ def test_spearman_is_that_of_scipy_over_first_servings(order: list[int], n: int)
     visits = [visit(task, float(at), at + 0.5) for at, task in enumerate(order[:n])]
     visits += [visit(order[0], 100.0, 101.0), visit(order[1], -5.0, -4.0, version="v0"), visit(77, 0.1, 0.2)]
     random.Random(n).shuffle(visits)
-    found = served_order_spearman(visits, {VERSION: scores, "v0": scores})
+    found = served_order_spearman(visits, {VERSION: scores, "v0": {order[1]: 1e-6}})
     assert found == {VERSION: pytest.approx(spearmanr(range(n), order[:n]).statistic), "v0": 1.0}
+
+
+def test_the_first_task_of_a_version_may_be_the_choice_of_the_order_before() -> None:
+    """Seen where a request was under way while the version took over: the task of the one, the prediction of the
+    other.
+    """
+    order = {task: task / 1e6 for task in (10, 20, 30, 40)}
+
+    def judged(served: list[int], former: list[int], earlier: list[int]) -> float:
+        visits = [visit(task, -1.0, -0.5, version="v0") for task in earlier]
+        visits += [visit(task, float(at), at + 0.5) for at, task in enumerate(served)]
+        return served_order_spearman(visits, {"v0": dict.fromkeys(former, 0.5), VERSION: order})[VERSION]
+
+    assert judged([30, 10, 20, 40], [1, 30], [1]) == 1.0
+    assert judged([30, 10, 20, 40], [1, 20], [1]) < 1.0  # the order before cannot have chosen it
+    assert judged([30, 10, 20, 40], [1, 30], []) < 1.0  # there was no order before
+    assert judged([10, 30, 20, 40], [1, 10, 30], [1]) < 1.0  # not the first
 
 
 def test_duplicates() -> None:
