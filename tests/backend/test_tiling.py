@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 from typer.testing import CliRunner, Result
 
 from backend.cli import app
@@ -117,6 +118,23 @@ def test_what_cannot_be_cut_is_named_and_the_rest_is_cut(
     assert result.exit_code == 1
     assert "no image could be cut" in result.stderr and "more pixels than the limit of 100" in result.stderr
     assert not (folder.parent / "none" / "labels.csv").exists()
+
+
+def test_dicom_becomes_png_and_its_mask_must_be_of_its_size(folder: Path, run: Run) -> None:
+    scan = get_testdata_file("CT_small.dcm", download=False)
+    assert isinstance(scan, str)
+    for name, side in (("one", 128), ("two", 99)):
+        (folder / "images" / f"{name}.dcm").write_bytes(Path(scan).read_bytes())
+        Image.fromarray(np.ones((side, side), np.uint8)).save(folder / "masks" / f"{name}.png")
+    rows = [f"images/{name}.dcm,p1,,masks/{name}.png," for name in ("one", "two")]
+    (folder / "labels.csv").write_text("\n".join(["file,patient,note,tissue,true_tissue", *rows]))
+    result = run("tile", folder, "--side", 64, "--out", folder.parent / "tiles", "--json")
+    assert json.loads(result.stdout)["problems"] == [
+        "labels.csv line 3, column 'tissue': the mask has 99 x 99 pixels, and the image 128 x 128. It is left out."
+    ]
+    tiled = read(folder.parent / "tiles", parse_label_config(CONFIG))
+    assert [bool(row.masks) for row in tiled.rows] == [True] * 4 + [False] * 4
+    assert tiled.mask(tiled.rows[0], "tissue")[0].all()
 
 
 def test_the_group_of_an_image_without_one_is_the_image(folder: Path, run: Run) -> None:
