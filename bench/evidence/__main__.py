@@ -1,25 +1,56 @@
-"""Run the replays that are still missing, and write docs/evidence.md from all there are."""
+"""Run the replays that are still missing, and write docs/evidence.md, or docs/evidence-masks.md, from all there are."""
 
 import argparse
 import logging
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from backend import logs
-from bench.evidence import document, replays
+from bench.evidence import document, patches, patches_document, replays
+
+STATE = replays.ROOT / "second-look-evidence"
+PROCESSES = 2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.evidence", description=__doc__)
-    parser.add_argument("--data", type=Path, default=replays.ROOT.parent / "shared" / "data", help="holds busbra, ddti")
-    parser.add_argument("--seeds", type=int, default=20, help="replays of each strategy; 0: write the document alone")
-    parser.add_argument("--state", type=Path, default=replays.ROOT / "second-look-evidence" / "results.jsonl")
-    parser.add_argument("--document", type=Path, default=replays.ROOT / "docs" / "evidence.md")
+    parser.add_argument("--masks", action="store_true", help="patches of masks at another site, instead of labels")
+    parser.add_argument("--data", type=Path, default=replays.ROOT.parent / "shared" / "data", help="holds the folders")
+    parser.add_argument(
+        "--seeds", type=int, help="replays of each strategy, 20 (masks: 10); 0: write the document alone"
+    )
+    parser.add_argument("--state", type=Path, help="file to keep results in, below second-look-evidence/")
+    parser.add_argument("--document", type=Path, help="docs/evidence.md, or docs/evidence-masks.md")
     chosen = parser.parse_args()
     logs.configure("console", level=logging.WARNING)
-    sets = replays.data_sets(chosen.data)
-    for line in replays.run(sets, chosen.seeds, chosen.state):
+    state = chosen.state or STATE / ("masks.jsonl" if chosen.masks else "results.jsonl")
+    page = chosen.document or replays.ROOT / "docs" / ("evidence-masks.md" if chosen.masks else "evidence.md")
+    if chosen.masks:
+        text = of_masks(chosen.data, 10 if chosen.seeds is None else chosen.seeds, state)
+    else:
+        sets = replays.data_sets(chosen.data)
+        for line in replays.run(sets, 20 if chosen.seeds is None else chosen.seeds, state):
+            print(line, flush=True)
+        text = document.written(sets, replays.kept(state))
+    page.write_text(text, encoding="utf-8")
+
+
+def of_masks(data: Path, seeds: int, state: Path) -> str:
+    """Replay what is missing, in PROCESSES processes; the document."""
+    pairs = patches.pairs(data)
+    state.parent.mkdir(parents=True, exist_ok=True)
+    # Started anew, not forked: a forked process has PyTorch's threads only in name.
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
+        for _ in pool.map(partial(_done, state=state), patches.jobs(pairs, seeds, state)):
+            pass
+    return patches_document.written(pairs, patches.kept(state))
+
+
+def _done(job: patches.Job, state: Path) -> None:
+    for line in patches.replayed(job, state):
         print(line, flush=True)
-    chosen.document.write_text(document.written(sets, replays.kept(chosen.state)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from backend.replay.curves import CURVES, Point, interval, summary
 from bench.evidence.replays import BATCH_SHARE, BATCHES, FIRST_SEED, LEARNING, STRATEGIES, DataSet
+from bench.evidence.tables import number, signed, table, verdict
 
 Results = Mapping[tuple[str, int, str], Sequence[Point]]
 SUSPECTS = {
@@ -70,7 +71,7 @@ def _material(chosen: DataSet, found: By) -> str:
         f"{len(points)} seeds, label config `{chosen.label_config.name}`"
         f"{f', {chosen.images} images a seed' if chosen.images else ''}, {chosen.image_size} pixels, {chosen.epochs}"
         f" epochs; labels on record: {how}. Wrong labels of the first control outside the hold-out:"
-        f" {_number(wrong, 1)}.{chosen.note and f' {chosen.note}'}\n"
+        f" {number(wrong, 1)}.{chosen.note and f' {chosen.note}'}\n"
     )
 
 
@@ -78,11 +79,11 @@ def _suspects(found: By) -> str:
     """Rankings of wrong labels before any review."""
     shown = summary("hybrid", [point for rows in found["hybrid"].values() for point in rows])["suspects"]
     rows = [
-        [SUSPECTS.get(name, name), *(_number(values[figure], 3) for figure in ("auroc", "precision", "first_tenth"))]
+        [SUSPECTS.get(name, name), *(number(values[figure], 3) for figure in ("auroc", "precision", "first_tenth"))]
         for name, values in shown.items()
     ]
     text = "Which labels are wrong, told by the same out-of-fold probabilities before any review:\n\n"
-    return text + _table(["ranking", "AUROC", "precision at the true count", "errors in the first tenth"], rows)
+    return text + table(["ranking", "AUROC", "precision at the true count", "errors in the first tenth"], rows)
 
 
 def _curves(found: By) -> str:
@@ -99,20 +100,20 @@ def _curves(found: By) -> str:
         for name in STRATEGIES:
             if found[name]:
                 said = summary(name, [point for points in found[name].values() for point in points])
-                rows.append([name, str(said["seeds"]), *(_number(value, 3) for value in said[figure])])
+                rows.append([name, str(said["seeds"]), *(number(value, 3) for value in said[figure])])
         counts = [f"{BATCH_SHARE * step:.0%} reviewed" for step in range(BATCHES + 1)]
-        text += f"{titles[figure]}:\n\n" + _table(["strategy", "seeds", *counts], rows) + "\n"
+        text += f"{titles[figure]}:\n\n" + table(["strategy", "seeds", *counts], rows) + "\n"
     rows = []
     for figure in ("errors_found", "macro_f1", "auc", "accuracy"):
         steps = [_over_random(found, figure, [step]) for step in range(1, BATCHES + 1)]
         rows.append(
             [
                 titles[figure],
-                *(_signed(value) for value in [*steps, _over_random(found, figure, range(1, BATCHES + 1))]),
+                *(signed(value) for value in [*steps, _over_random(found, figure, range(1, BATCHES + 1))]),
             ]
         )
     counts = [f"{BATCH_SHARE * step:.0%} reviewed" for step in range(1, BATCHES + 1)]
-    return text + "Hybrid less random, paired by seed:\n\n" + _table(["", *counts, "all"], rows)
+    return text + "Hybrid less random, paired by seed:\n\n" + table(["", *counts, "all"], rows)
 
 
 def _over_random(found: By, figure: str, steps: Sequence[int]) -> list[float] | None:
@@ -141,7 +142,7 @@ def _goals(chosen: DataSet, found: By) -> str:
         lines.append(
             f"In the first 10 % reviewed hybrid finds {tenth:.1%} of the errors, {times:.1f} times what random finds,"
             f" and {tenth / best if best else float('nan'):.2f} of the best single strategy (goal: 4, or 0.9):"
-            f" {_said(reached)}."
+            f" {verdict(reached)}."
         )
     first = next(iter(hybrid.values()))[0].suspects
     for figure, name in (("auroc", "AUROC"), ("precision", "precision at the true count")):
@@ -151,18 +152,20 @@ def _goals(chosen: DataSet, found: By) -> str:
         best = max(value for ranking, value in means.items() if ranking.startswith("cleanlab"))
         lines.append(
             f"Suspects by {name}: loop {means['loop']:.3f}, image alone {means['image']:.3f}, the best of cleanlab"
-            f" {best:.3f}: {_said(means['loop'] >= best - 1e-9)}."
+            f" {best:.3f}: {verdict(means['loop'] >= best - 1e-9)}."
         )
     if chosen.folder is None:
         left = _mean(hybrid, BATCHES, "wrong_labels_left")
         assert left is not None  # every phantom has a label
-        lines.append(f"After 15 % reviewed {left:.2%} of the labels are wrong (goal: under 1 %): {_said(left < 0.01)}.")
+        lines.append(
+            f"After 15 % reviewed {left:.2%} of the labels are wrong (goal: under 1 %): {verdict(left < 0.01)}."
+        )
         rise = interval(
             [(rows[-1].figures["macro_f1"] or 0.0) - (rows[0].figures["macro_f1"] or 0.0) for rows in hybrid.values()]
         )
         lines.append(
-            f"Macro F1 on the clean hold-out moves by {_signed(rise)} (goal: it rises, beyond the interval):"
-            f" {_said(rise is not None and rise[1] > 0)}."
+            f"Macro F1 on the clean hold-out moves by {signed(rise)} (goal: it rises, beyond the interval):"
+            f" {verdict(rise is not None and rise[1] > 0)}."
         )
     for figure, name in (("errors_found", "errors found"), ("macro_f1", "macro F1"), ("auc", "AUC")):
         steps = [_over_random(found, figure, [step]) for step in range(1, BATCHES + 1)]
@@ -173,8 +176,8 @@ def _goals(chosen: DataSet, found: By) -> str:
         lower = [f"{BATCH_SHARE * (at + 1):.0%}" for at, step in enumerate(steps) if step is not None and step[0] < 0]
         lines.append(
             f"Learning curve of {name}: hybrid beyond doubt below random at {', '.join(below) or 'no budget'}, in the"
-            f" mean below at {', '.join(lower) or 'no budget'}; on average {_signed(whole)} (goal: not below, and above"
-            f" on average, beyond the interval): {_said(not below and whole[1] > 0)}."
+            f" mean below at {', '.join(lower) or 'no budget'}; on average {signed(whole)} (goal: not below, and above"
+            f" on average, beyond the interval): {verdict(not below and whole[1] > 0)}."
         )
     return "Goals:\n\n" + "".join(f"- {line}\n" for line in lines)
 
@@ -197,12 +200,12 @@ def _estimates(found: By) -> str:
                     f"{BATCH_SHARE * step:.0%}",
                     f"{total / true - 1:+.0%}",
                     f"{held} of {len(there)}",
-                    _number(width, 1),
+                    number(width, 1),
                 ]
             )
     text = "How many labels are wrong: the estimate after so many reviews (goal: bias at most 15 %, the truth"
     text += " held by 90 % of the intervals):\n\n"
-    return text + _table(["reviews picked by", "reviewed", "bias", "interval holds the truth", "its width"], rows)
+    return text + table(["reviews picked by", "reviewed", "bias", "interval holds the truth", "its width"], rows)
 
 
 def _mean(rows: Mapping[int, Sequence[Point]], step: int, figure: str) -> float | None:
@@ -212,20 +215,3 @@ def _mean(rows: Mapping[int, Sequence[Point]], step: int, figure: str) -> float 
 def _average(values: Sequence[float | None]) -> float:
     there = [value for value in values if value is not None]
     return sum(there) / len(there) if there else float("nan")
-
-
-def _said(reached: bool) -> str:
-    return "reached" if reached else "**not reached**"
-
-
-def _number(value: Sequence[float] | None, digits: int) -> str:
-    return "-" if value is None else f"{value[0]:.{digits}f} ({value[1]:.{digits}f} to {value[2]:.{digits}f})"
-
-
-def _signed(value: Sequence[float] | None) -> str:
-    return "-" if value is None else f"{value[0]:+.3f} ({value[1]:+.3f} to {value[2]:+.3f})"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

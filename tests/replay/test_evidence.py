@@ -1,11 +1,17 @@
 """The replays behind docs/evidence.md: stopped and gone on with, and the document that comes of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from backend.replay import patch_run
 from backend.replay.curves import Point
-from bench.evidence import document, replays
+from backend.replay.patch_run import Moment
+from backend.segmentation.config import SegmentationConfig
+from bench.evidence import document, patches, patches_document, replays
 from demo.phantoms import write_phantoms
 
 
@@ -69,3 +75,63 @@ def test_the_document_says_which_goals_were_reached() -> None:
     assert "| queue |" not in text and "| hybrid | 10% | +10% | 3 of 3 | 12.0 (12.0 to 12.0) |" in text
     assert "Learning curve of macro F1: hybrid beyond doubt below random at 15%, in the mean below at 15%" in text
     assert text.count("**not reached**") == 2  # the curves of macro F1, and of AUC, which is level throughout
+
+
+def test_stopped_replays_of_patches_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "squares"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = ["file,site,mask"]
+    for number in range(8):
+        Image.fromarray(rng.integers(0, 255, (64, 128, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+        Image.fromarray(rng.integers(0, 2, (64, 128), dtype=np.uint8)).save(folder / f"mask{number}.png")
+        rows.append(f"{number}.png,{('DRIVE', 'CHASE_DB1')[number % 2]},mask{number}.png")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    retina = patches.pairs(tmp_path)[0]
+    chosen = [replace(retina, folder=folder), replace(retina, name="absent")]
+    tiny = SegmentationConfig(backbone="test_resnet", weights="scratch", crop=32, tile=64, folds=2, steps=1)
+    monkeypatch.setattr(patches, "small", lambda seed: replace(tiny, seed=seed))
+    monkeypatch.setattr(patch_run, "STEPS", 1)
+    monkeypatch.setattr(patch_run, "COUNTS", (0, 1, 2))
+    monkeypatch.setattr(patches, "BUDGET", 2)
+    state = tmp_path / "masks.jsonl"
+    (job,) = patches.jobs(chosen, 1, state)
+    assert (job.pair.name, job.seed, job.strategies) == ("retina", 0, patches.STRATEGIES)
+    going = patches.replayed(job, state)
+    assert next(going).startswith("retina, seed 0, hybrid: Dice")
+    going.close()  # stopped after the first strategy
+    with state.open("a") as lines:
+        lines.write('{"data": "retina", "seed": 0, "strat')  # and killed while it wrote
+    (rest,) = patches.jobs(chosen, 1, state)
+    assert rest.strategies == patches.STRATEGIES[1:]
+    said = list(patches.replayed(replace(rest, strategies=("random",)), state))
+    assert len(said) == 1 and patches.kept(state).keys() == {("retina", 0, "hybrid"), ("retina", 0, "random")}
+    text = patches_document.written(chosen, patches.kept(state))
+    assert "## absent: DRIVE to CHASE_DB1\n\nNot replayed" in text and "## Goals" in text
+    few = patches.jobs(chosen[:1], 4, tmp_path / "none")
+    assert [len(one.strategies) for one in few] == [5, 5, 5, 4]  # of the refit fewer seeds
+
+
+def test_the_document_on_masks_says_which_goals_were_reached() -> None:
+    pairs = patches.pairs(Path("data"))
+
+    def moments(*scores: float) -> list[Moment]:
+        return [
+            Moment(count, score, 0.8, 10 * count, 100 * count, 5.0 * count)
+            for count, score in zip(patch_run.COUNTS, scores, strict=True)
+        ]
+
+    results = {}
+    for seed, more in enumerate((0.0, 0.01, 0.03)):
+        for pair, ahead in zip(pairs, (0.1, 0.05, -0.1), strict=True):
+            hybrid = moments(0.3, 0.4, 0.5, 0.55, 0.6 + ahead + more, 0.7)
+            results[pair.name, seed, "hybrid"] = hybrid
+            results[pair.name, seed, "foreground-random"] = moments(0.3, 0.4, 0.5, 0.55, 0.6, 0.7)
+            results[pair.name, seed, "hybrid+refit"] = moments(0.3, 0.35, 0.5, 0.55, 0.6, 0.7)
+    text = patches_document.written(pairs, results)
+    assert "On 2 of 3 pairs hybrid is better than foreground-random after 10 patches" in text
+    assert "2 of 3): reached" in text
+    assert "retina: 10 patches of hybrid move the Dice at the target by +0.413" in text
+    assert "| target | +0.050 (+0.050 to +0.050) |" in text and "| random |" not in text
+    worse = {key: value for key, value in results.items() if key[0] != "nuclei"}
+    assert "On 1 of 2 pairs" in patches_document.written(pairs, worse)
