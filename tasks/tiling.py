@@ -41,8 +41,17 @@ def places(height: int, width: int, side: int, overlap: int = 0) -> list[Place]:
     if not 0 <= overlap < side:
         raise ValueError(f"tiles of {side} pixels cannot overlap by {overlap}: it takes 0 to {side - 1}")
     tall, wide = min(side, height), min(side, width)
-    lefts = _starts(width, wide, overlap)
-    return [Place(x, y, wide, tall) for y in _starts(height, tall, overlap) for x in lefts]
+    lefts = starts(width, wide, overlap)
+    return [Place(x, y, wide, tall) for y in starts(height, tall, overlap) for x in lefts]
+
+
+def starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles begin so that they cover `length` and neighbours overlap by `overlap` or more, evenly spread."""
+    if length <= tile:
+        return [0]
+    count = -(-(length - overlap) // (tile - overlap))
+    found: list[int] = np.linspace(0, length - tile, count).round().astype(int).tolist()
+    return found
 
 
 def put_back(
@@ -95,15 +104,6 @@ def read_tile(row: Mapping[str, str]) -> Tile:
     if not (width > 0 and height > 0 and 0 <= x <= image_width - width and 0 <= y <= image_height - height):
         raise ValueError("its place is not inside its image")
     return Tile(row["tile_of"], Place(x, y, width, height), image_height, image_width)
-
-
-def _starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin so that they cover `length` and neighbours overlap by `overlap` or more, evenly spread."""
-    if length <= tile:
-        return [0]
-    count = -(-(length - overlap) // (tile - overlap))
-    starts: list[int] = np.linspace(0, length - tile, count).round().astype(int).tolist()
-    return starts
 
 
 def _depth(side: int) -> NDArray[np.int32]:

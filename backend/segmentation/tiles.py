@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.learning.arrays import Float32
+from tasks.tiling import starts
 
 Bytes = NDArray[np.uint8]
 
@@ -44,7 +45,7 @@ def blended(image: Image, tile: int, answer: Callable[[Bytes], Float32]) -> Iter
         raise ValueError(f"an image to segment is (H, W, 3) with pixels in it, not {tuple(image.shape)}")
     height, width = image.shape[:2]
     tall, wide = (min(tile, -(-side // STRIDE) * STRIDE) for side in (height, width))
-    tops, lefts = _starts(height, tall, tile // OVERLAP), _starts(width, wide, tile // OVERLAP)
+    tops, lefts = starts(height, tall, tile // OVERLAP), starts(width, wide, tile // OVERLAP)
     weights = _ramp(tall, tile // OVERLAP)[:, None] * _ramp(wide, tile // OVERLAP)
     total: Float32 | None = None
     for index, top in enumerate(tops):
@@ -62,15 +63,6 @@ def blended(image: Image, tile: int, answer: Callable[[Bytes], Float32]) -> Iter
         kept = tall - finished
         total[:, :kept] = total[:, finished:].copy()
         total[:, kept:] = 0
-
-
-def _starts(side: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin so that they cover `side` and neighbours overlap by `overlap` or more, evenly spread."""
-    if side <= tile:
-        return [0]
-    count = -(-(side - overlap) // (tile - overlap))
-    starts: list[int] = np.linspace(0, side - tile, count).round().astype(int).tolist()
-    return starts
 
 
 def _ramp(side: int, overlap: int) -> Float32:
