@@ -54,7 +54,9 @@ class Moment:
 
 def small(seed: int) -> SegmentationConfig:
     """What a replay learns with: as little as shows the differences, so that two cores do many."""
-    return SegmentationConfig(backbone="resnet10t", weights="scratch", crop=96, tile=256, folds=3, steps=80, seed=seed)
+    return SegmentationConfig(
+        backbone="test_resnet", weights="scratch", crop=64, tile=256, folds=3, steps=80, seed=seed
+    )
 
 
 def replay_patches(

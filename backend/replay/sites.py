@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 
 LONGEST = 256
 """Pixels of the longer side: larger images are made smaller, and their masks with them."""
-LEARNT, POOL, TESTED, KEPT = 24, 16, 12, 8
+LEARNT, POOL, TESTED, KEPT = 16, 12, 8, 4
 """Images at most: of the source to learn from, of the target to correct, of the target and of the source to test on."""
 FEWEST = 2
 """Groups of a site: below it nothing is left to test on."""
@@ -56,7 +56,7 @@ def site_called(folder: DataFolder, name: str | None, option: str) -> str:
     sites = _by_site(folder)
     if not sites:
         raise MaterialError(f"{folder.folder}: no row has a mask: there is nothing to correct")
-    there = ", ".join(f"{site or '(empty)'!r} with {len(rows)} images" for site, rows in sorted(sites.items()))
+    there = ", ".join(f"{site or '(empty)'!r} with {_images(rows)}" for site, rows in sorted(sites.items()))
     column = folder.schema.site_field
     where = f"the column {column!r} has {there}" if column else "the label config names no column in model_site"
     if not name:
@@ -103,8 +103,8 @@ def _divided(
         groups[row.group].append(row)
     if len(groups) < FEWEST:
         raise MaterialError(
-            f"the site {site!r} has {len(rows)} image{'s' * (len(rows) > 1)} with masks, of one patient: a replay"
-            " corrects some, and tests on others"
+            f"the site {site!r} has {_images(rows)} with masks, of one patient: a replay corrects some, and tests on"
+            " others"
         )
     share = min(1.0, len(rows) / sum(sizes))
     room = [size * share for size in sizes]
@@ -115,6 +115,10 @@ def _divided(
         if not found[part] or len(found[part]) + len(groups[name]) <= room[part]:
             found[part].extend(groups[name])
     return found
+
+
+def _images(rows: Sequence[Row]) -> str:
+    return f"{len(rows)} image" if len(rows) == 1 else f"{len(rows)} images"
 
 
 def _picture(folder: DataFolder, row: Row) -> Picture:

@@ -80,3 +80,17 @@ def test_half_of_what_is_drawn_was_corrected_however_little_that_is() -> None:
     # Where people have reviewed more than was on record, every reviewed pixel counts alike.
     np.testing.assert_array_equal(frequency(reviewed, ~people), [64, 64, 16, 8])
     np.testing.assert_array_equal(frequency(reviewed, np.ones(4, dtype=bool)), [64, 64, 16, 8])
+
+
+def test_what_people_corrected_makes_half_of_the_crops_by_its_pixels() -> None:
+    reviewed = [
+        np.ones((40, 50), dtype=np.uint8),
+        np.ones((20, 50), dtype=np.uint8),
+        np.zeros((40, 50), dtype=np.uint8),
+    ]
+    reviewed += [np.zeros((40, 50), dtype=np.uint8) for _ in range(2)]
+    reviewed[3][:10, :10], reviewed[4][5:10, :10] = 1, 1
+    found = frequency(reviewed, np.array([False, False, True, True, True]))
+    np.testing.assert_allclose(found / found.sum(), [1 / 3, 1 / 6, 0, 1 / 3, 1 / 6], rtol=1e-6)
+    alone = frequency(reviewed, np.zeros(5, dtype=bool))
+    np.testing.assert_allclose(alone / alone.sum(), np.array([2000, 1000, 0, 100, 50]) / 3150, rtol=1e-6)
