@@ -252,6 +252,7 @@ class Cycle(Work):
             taken,
             scored,
             self.settings.gate_level,
+            marked,
         )
         about = {
             "version": self.number,

@@ -4,8 +4,9 @@ Whole groups (patients) are resampled, since images of one patient say nearly th
 computed on the same resamples, so that what is hard for both cancels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from tasks.schema import Head
 DRAWS = 2000
 LEVEL = 0.95
 CELLS = 20_000_000  # resamples times rows that are held at a time
+
+Figures = Callable[[Doubles], dict[str, Doubles]]
+"""Weights of N rows (B, N) to figures by name, each (B,); NaN where the rows cannot give it."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +42,32 @@ def compare(
     """Each figure of `metrics.resampled`, by name.
 
     before, after: (N, C) probabilities of the same N rows. targets: (N, C), NaN rows without a label are left out.
+    groups: (N,).
+    """
+    known = ~np.isnan(targets).any(axis=1)
+    y, where = targets[known], np.asarray(groups)[known].tolist()
+    return paired(
+        partial(resampled, head, before[known], y), partial(resampled, head, after[known], y), where, seed, draws
+    )
+
+
+def paired(
+    before: Figures, after: Figures, groups: Sequence[str], seed: int = 0, draws: int = DRAWS
+) -> dict[str, Difference]:
+    """Each figure of the same N rows before and after, by name.
+
     groups: (N,). The interval is the percentile interval (Efron 1979) at LEVEL over resamples of whole groups; those
     that cannot give a figure (one class only) are left out of it. Lower is better for the calibration error alone.
     """
-    known = ~np.isnan(targets).any(axis=1)
-    p, q, y = before[known], after[known], targets[known]
-    names, member = np.unique(np.asarray(groups)[known], return_inverse=True)
-    one = np.ones((1, len(y)))
-    first, last = resampled(head, p, y, one), resampled(head, q, y, one)
+    names, member = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    one = np.ones((1, len(groups)))
+    first, last = before(one), after(one)
     rng = np.random.default_rng(seed)
     parts: list[dict[str, Doubles]] = []
-    chunk = max(1, CELLS // max(len(y), 1))
-    for start in range(0, draws if len(y) else 0, chunk):
+    chunk = max(1, CELLS // max(len(groups), 1))
+    for start in range(0, draws if len(groups) else 0, chunk):
         weights = _resample(rng, len(names), min(chunk, draws - start))[:, member]
-        old, new = resampled(head, p, y, weights), resampled(head, q, y, weights)
+        old, new = before(weights), after(weights)
         parts.append({name: new[name] - old[name] for name in new})
     return {
         name: _difference(

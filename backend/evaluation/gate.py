@@ -17,6 +17,7 @@ from tasks.schema import Head
 
 GROUPS = 10  # below which resampling them says too little: no test, and no interval, is given
 NAMES = {"auc": "AUC", "macro_f1": "macro F1"}  # the figures that decide: the first that the rows can give
+FOUND = NAMES | {"dice": "Dice"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,17 @@ class Verdict:
     adjudicated: int | None = None
 
 
+@dataclass(frozen=True)
+class Tested:
+    """What a verdict rests on: hold-out labels, or marked images, of a control; adjudicated: of these by people."""
+
+    control: str
+    what: Literal["labels", "images"]
+    n: int
+    groups: int
+    adjudicated: int
+
+
 def judge(
     head: Head,
     number: int,
@@ -65,23 +77,32 @@ def judge(
     The figure is AUC, or macro F1 where the labels cannot give an AUC. A one-sided test at 1 - level by the paired
     bootstrap over whole groups (`compare`), whose resamples are always the same: the same input, the same verdict.
     """
-    champion = next(iter(before))
     known = np.flatnonzero(~np.isnan(targets).any(axis=1)).tolist()
-    patients, adjudicated_labels = len({groups[row] for row in known}), int(adjudicated[known].sum())
+    tested = Tested(head.name, "labels", len(known), len({groups[row] for row in known}), int(adjudicated[known].sum()))
     found: dict[int, tuple[str, Difference]] = {}
-    if patients >= GROUPS:
+    if tested.groups >= GROUPS:
         for opponent, said in before.items():
             figures = compare(head, said, after, targets, groups)
             name = next((name for name in NAMES if figures[name].p_worse is not None), None)
             if name is not None:
                 found[opponent] = name, figures[name]
+    return decide(number, next(iter(before)), found, tested, level)
+
+
+def decide(
+    number: int, champion: int, found: Mapping[int, tuple[str, Difference]], tested: Tested, level: float
+) -> Verdict:
+    """The verdict by the differences of version `number` from those before: a figure's name and what it came to.
+
+    found: by the version; without the champion's no test is possible. level: as in `judge`.
+    """
     if champion not in found:
         reason = (
-            f"no test against v{champion} is possible: the hold-out has {len(known)} labels of {head.name} in"
-            f" {patients} groups, and at least {GROUPS} are needed"
+            f"no test against v{champion} is possible: the hold-out has {tested.n} {tested.what} of {tested.control} in"
+            f" {tested.groups} groups, and at least {GROUPS} are needed"
         )
         nothing = Verdict(True, "rule", reason, number, champion, level=level)
-        return replace(nothing, groups=patients, n=len(known), adjudicated=adjudicated_labels)
+        return replace(nothing, groups=tested.groups, n=tested.n, adjudicated=tested.adjudicated)
     against = max(found, key=lambda opponent: (_p(found[opponent][1]) > level, opponent == champion))
     name, difference = found[against]
     refused = _p(difference) > level
@@ -89,7 +110,7 @@ def judge(
     return Verdict(
         takes_over=not refused,
         by="test",
-        reason=_sentence(head, name, difference, champion, against, len(known), patients, level),
+        reason=_sentence(tested, name, difference, champion, against, level),
         best=number if not refused and _value(other.after) >= _value(other.before) else best,
         against=against,
         figure=name,
@@ -99,9 +120,9 @@ def judge(
         high=difference.high,
         p_worse=difference.p_worse,
         level=level,
-        groups=patients,
-        n=len(known),
-        adjudicated=adjudicated_labels,
+        groups=tested.groups,
+        n=tested.n,
+        adjudicated=tested.adjudicated,
     )
 
 
@@ -110,14 +131,12 @@ def untested(number: int, reason: str) -> Verdict:
     return Verdict(True, "rule", reason, number)
 
 
-def _sentence(
-    head: Head, name: str, found: Difference, champion: int, against: int, labels: int, patients: int, level: float
-) -> str:
+def _sentence(tested: Tested, name: str, found: Difference, champion: int, against: int, level: float) -> str:
     p = _p(found)
     other = f"v{against}" if against == champion else f"v{against}, the best so far"
     sentence = (
-        f"{NAMES[name]} of {head.name} {_value(found.after):.3f} against {_value(found.before):.3f} of {other}, on"
-        f" {labels} hold-out labels in {patients} groups: worse in {100 * p:.0f} % of the resamples"
+        f"{FOUND[name]} of {tested.control} {_value(found.after):.3f} against {_value(found.before):.3f} of {other}, on"
+        f" {tested.n} hold-out {tested.what} in {tested.groups} groups: worse in {100 * p:.0f} % of the resamples"
         f" (refused above {100 * level:.0f} %)"
     )
     return sentence + (f"; v{champion} stays in force" if p > level else "")
