@@ -31,7 +31,7 @@ class Review:
 
 
 def of_project(material: Material) -> dict[str, Any] | None:
-    """The evidence as plain values, and in a line; None before any model.
+    """The evidence as plain values, and in a line; None before any model, and where there are no labels but masks.
 
     line: "300 reviewed, 21 wrong labels found; at random it would have been 4 to 9", of tasks that came through the
     queue; then those that people answered outside it, as in a review file. Shares and counts come with the low and high
@@ -39,9 +39,10 @@ def of_project(material: Material) -> dict[str, Any] | None:
     estimated from all reviews; and by the control arm alone, which was drawn while more were wrong, and so says rather
     too much.
     """
-    if material.project.version is None:
+    head = material.head
+    if material.project.version is None or head is None:
         return None
-    head, reviews = material.head, _reviews(material)
+    reviews = _reviews(material, head)
     recorded = [review for review in reviews if head.name in review.item.settled.current]
     drawn = [review for review in recorded if review.kind in RANDOM]
     random, ranked = _arm(drawn), _arm([review for review in recorded if review.kind == "ranked"])
@@ -88,21 +89,21 @@ def of_project(material: Material) -> dict[str, Any] | None:
     }
 
 
-def _reviews(material: Material) -> list[Review]:
+def _reviews(material: Material, head: Head) -> list[Review]:
     """In the order of the tasks; how a task came is said by the first answer to something that was shown."""
-    head, came = material.head, dict[int, Shown]()
+    came = dict[int, Shown]()
     for row in material.annotations:
         shown = material.shown.get(row.parent_prediction or 0)
         if row.origin == "person" and shown is not None:
             came.setdefault(row.task_id, shown)
     there = [item for item in material.items if item.id in came and head.name in item.settled.adjudicated]
-    said = _said(material, {item.id: came[item.id] for item in there})
+    said = _said(material, head, {item.id: came[item.id] for item in there})
     return [Review(item, came[item.id].kind, item.corrected(head), said.get(item.id)) for item in there]
 
 
-def _said(material: Material, came: Mapping[int, Shown]) -> dict[int, tuple[str, ...]]:
+def _said(material: Material, head: Head, came: Mapping[int, Shown]) -> dict[int, tuple[str, ...]]:
     """What the model said of those drawn at random when they were shown, as far as its version is still there."""
-    head, orders, found = material.head, dict[int, list[int]](), dict[int, tuple[str, ...]]()
+    orders, found = dict[int, list[int]](), dict[int, tuple[str, ...]]()
     for task, shown in came.items():
         if shown.kind in RANDOM:
             orders.setdefault(shown.version, []).append(task)

@@ -31,12 +31,13 @@ class Marked:
     """What is marked in the N tasks of a Snapshot.
 
     painted: (N,) digests under which masks and what is reviewed of them lie (`Registry.painted`), "" where nothing is
-    marked. people: bool (N,), where a person marked it, and not only a record from before. problems: by task, a
-    sentence for each region that could not be read.
+    marked. people: bool (N,), where a person marked it, and not only a record from before. reviewed: float32 (N,), the
+    share of the pixels that is learnt from. problems: by task, a sentence for each region that could not be read.
     """
 
     painted: NDArray[np.str_]
     people: NDArray[np.bool_]
+    reviewed: NDArray[np.float32]
     problems: dict[int, list[str]]
 
     @property
@@ -70,17 +71,20 @@ class Marked:
 
     def save(self, path: Path) -> None:
         """Write it as one file."""
-        save_json(
-            path,
-            {"painted": self.painted.tolist(), "people": self.people.tolist(), "problems": self.problems},
-        )
+        arrays = {name: getattr(self, name).tolist() for name in ("painted", "people", "reviewed")}
+        save_json(path, arrays | {"problems": self.problems})
 
     @classmethod
     def load(cls, path: Path) -> "Marked":
         """Read what save wrote."""
         said = load_json(path)
         problems = {int(task): sentences for task, sentences in said["problems"].items()}
-        return cls(np.array(said["painted"], dtype=np.str_), np.array(said["people"], dtype=bool), problems)
+        return cls(
+            np.array(said["painted"], dtype=np.str_),
+            np.array(said["people"], dtype=bool),
+            np.array(said["reviewed"], dtype=np.float32),
+            problems,
+        )
 
 
 class Mapped:
@@ -106,6 +110,7 @@ def take(store: Store, registry: Registry, schema: Schema, taken: Snapshot, proj
         query = select(Annotation).where(Annotation.project_id == project_id, Annotation.deleted_at.is_(None))
         said = by_task(session.scalars(query))
     painted, people = [""] * len(taken.ids), np.zeros(len(taken.ids), dtype=bool)
+    reviewed = np.zeros(len(taken.ids), dtype=np.float32)
     problems: dict[int, list[str]] = {}
     for row, task in enumerate(taken.ids.tolist()):
         annotations = said.get(task, [])
@@ -119,14 +124,14 @@ def take(store: Store, registry: Registry, schema: Schema, taken: Snapshot, proj
         if not about.exists():
             found = marks.paint(schema, annotations, height, width)
             save_array(registry.painted(digest), np.concatenate([found.masks, found.reviewed[None]]))
-            save_json(about, {"problems": list(found.problems), "reviewed": bool(found.reviewed.any())})
+            save_json(about, {"problems": list(found.problems), "reviewed": float(found.reviewed.mean())})
         told = load_json(about)
         if told["problems"]:
             problems[task] = told["problems"]
         if told["reviewed"]:
-            painted[row] = digest
+            painted[row], reviewed[row] = digest, told["reviewed"]
             people[row] = bool(marks.digest(schema, standing(annotations).people))
-    return Marked(np.array(painted, dtype=np.str_), people, problems)
+    return Marked(np.array(painted, dtype=np.str_), people, reviewed, problems)
 
 
 def whole_size(registry: Registry, pixels: str) -> tuple[int, int]:

@@ -130,8 +130,9 @@ class Promotion(Work):
         self._begin("putting a version in force", self.number)
         check(self.store, self.registry, self.project_id, decision.version)
         source = self.registry.version(self.project_id, decision.version)
-        for file in sorted(path for path in source.iterdir() if path.name not in LEFT and path.suffix != ".part"):
-            with whole(self.folder / file.name) as part:
+        files = (path for path in source.rglob("*") if path.is_file() and path.suffix != ".part")
+        for file in sorted(path for path in files if path.relative_to(source).as_posix() not in LEFT):
+            with whole(self.folder / file.relative_to(source)) as part:
                 shutil.copyfile(file, part)
         with self.store.begin() as session:
             before = session.get_one(Version, (self.project_id, decision.version))

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from backend import centres, evidence, jobs, schedule
 from backend.registry import Registry
-from backend.report import stopping
+from backend.report import masks, stopping
 from backend.report.limits import limits
 from backend.report.material import read
 from backend.settings import Settings
@@ -45,6 +45,7 @@ def _judged(store: Store, registry: Registry, settings: Settings, project_id: in
     tuned = settings.tuned(material.project.extra_params)
     return {
         "limits": limits(material),
+        "masks": masks.summary(material),
         "evidence": evidence.of_project(material),
         "stopping": stopping.advice(material, tuned, queue.open_head(store, project_id)),
     }
@@ -155,7 +156,7 @@ def _refused(session: Session, in_force: Version) -> list[dict[str, Any]]:
 
 def _archived(session: Session, project: Project) -> dict[str, int]:
     """Heads that the label config no longer has, with the last version whose folder holds their weights."""
-    heads = {head.name for head in parse_label_config(project.label_config).heads}
+    heads = {head.name for head in parse_label_config(project.label_config).learnt}
     versions = session.scalars(select(Version).where(Version.project_id == project.id).order_by(Version.number))
     return {head: version.number for version in versions for head in version.metrics if head not in heads}
 

@@ -71,14 +71,16 @@ def _who() -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> Group:
-    table = Table("version", "made (UTC)", "labels", "control", "AUC", "macro F1", "ECE", "", show_lines=True)
+    drawn = any("dice" in said for row in rows for said in row["holdout"].values())
+    figures = {"auc": "AUC", "macro_f1": "macro F1", "ece": "ECE"} | ({"dice": "Dice"} if drawn else {})
+    table = Table("version", "made (UTC)", "labels", "control", *figures.values(), "", show_lines=True)
     for row in rows:
         state = [name.replace("_", " ") for name in ("in_force", "published") if row[name]]
         state += [] if (row["verdict"] or {}).get("takes_over", True) else ["refused"]
         state += [] if row["kept"] else ["folder gone"]
         made = datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M")
         heads = row["holdout"].items() or [("-", {})]
-        lines = [[head, *(_figure(said.get(name)) for name in ("auc", "macro_f1", "ece"))] for head, said in heads]
+        lines = [[head, *(_figure(said.get(name)) for name in figures)] for head, said in heads]
         columns = ["\n".join(column) for column in zip(*lines, strict=True)]
         table.add_row(f"v{row['version']}", made, str(row["labels"]), *columns, "\n".join(state))
     reasons = [f"v{row['version']}: {row['verdict']['reason']}" for row in rows if row["verdict"] is not None]

@@ -65,26 +65,61 @@ def _print_project(project: dict[str, Any]) -> None:
     for sentence in project["limits"]:
         console.print(f"  [yellow]note[/yellow] {escape(sentence)}")
     if project["model"] is not None:
-        table = Table(
-            "control", "n", "adjudicated", "accuracy", "macro F1", "AUC", "ECE", title="hold-out, recorded labels"
-        )
-        for head, figures in project["model"]["holdout"].items():
-            numbers = ["-" if figures[name] is None else f"{figures[name]:.3f}" for name in FIGURES]
-            table.add_row(head, str(figures["n"]), str(figures["adjudicated"]), *numbers)
-        learnt = f"learnt from {project['model']['labels']} labelled tasks" if table.row_count else "has learnt nothing"
+        tables = _tables(project["model"]["holdout"])
+        learnt = f"learnt from {project['model']['labels']} labelled tasks" if tables else "has learnt nothing"
         console.print(f"  model v{project['model']['version']}, {learnt}")
         if project["model"]["verdict"] is not None:
             console.print(f"  {project['model']['verdict']['reason']}", markup=False)
         for refused in project["model"]["refused"]:
             console.print(f"  v{refused['version']} was refused: {refused['reason']}", markup=False)
-        if table.row_count:
+        for table in tables:
             console.print(table)
         for sentence in project["model"]["weighing"]:
             console.print(f"  {sentence}", markup=False)
-        _print_evidence(project["evidence"])
+        if project["masks"] is not None:
+            _print_masks(project["masks"])
+        if project["evidence"] is not None:
+            _print_evidence(project["evidence"])
         _print_stopping(project["stopping"])
         for head, version in project["model"]["archived"].items():
             console.print(f"  {head} is no longer in the label config; version {version} keeps what was learnt of it")
+
+
+def _tables(holdout: dict[str, Any]) -> list[Table]:
+    """The figures of the labels that were learnt, and of the masks."""
+    labels = Table("control", "n", "adjudicated", "accuracy", "macro F1", "AUC", "ECE", title="hold-out, labels")
+    masks = Table("masks", "n", "adjudicated", "class", "Dice", title="hold-out, masks")
+    for head, figures in holdout.items():
+        counts = [head, str(figures["n"]), str(figures["adjudicated"])]
+        if "dice" not in figures:
+            labels.add_row(*counts, *(_figure(figures[name]) for name in FIGURES))
+            continue
+        for name, dice in figures["classes"].items():
+            masks.add_row(*counts, name, _figure(dice))
+    return [table for table in (labels, masks) if table.row_count]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _print_masks(masks: dict[str, Any]) -> None:
+    spent = masks["spent"]
+    share = "" if masks["trusted"] is None else f"; {100 * masks['trusted']:.0f} % of the pixels of these are trusted"
+    console.print(
+        f"  masks in {masks['marked']} images, of people in {masks['by_people']};"
+        f" reviewed: {spent['patches']} patches and {spent['images']} whole images{share}"
+    )
+    suspects = masks["suspects"]
+    if suspects is not None and suspects["count"]:
+        worst = ", ".join(str(row["task"]) for row in suspects["tasks"][:SUSPECTS])
+        counts = f"{suspects['count']} of {suspects['recorded']}"
+        console.print(f"  masks on record that look wrong: {counts}, worst first: tasks {worst}")
+    for row in masks["problems"]["tasks"]:
+        console.print(f"  [yellow]task {row['task']}[/yellow] {escape(' '.join(row['problems']))}")
+    if masks["problems"]["count"] > len(masks["problems"]["tasks"]):
+        more = masks["problems"]["count"] - len(masks["problems"]["tasks"])
+        console.print(f"  and {more} more with regions that cannot be read")
 
 
 def _print_evidence(evidence: dict[str, Any]) -> None:
@@ -137,6 +172,7 @@ def _share(rate: list[float]) -> str:
 
 
 FIGURES = ("accuracy", "macro_f1", "auc", "ece")
+SUSPECTS = 10  # named in one line
 
 
 def rank(top: Annotated[int, typer.Option(min=1)] = 100, project: ProjectOption = None, as_json: Json = False) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from backend.evaluation.consensus import consensus
 from backend.report.material import Material, moment
 from tasks.ledger import action
-from tasks.schema import Head
+from tasks.schema import Head, Labels
 from tasks.tables import Annotation
 
 SPLIT = 10  # tasks named on which people disagree
@@ -31,7 +31,7 @@ def annotators(material: Material, limit: int) -> list[dict[str, Any]]:
     for who, own in rows.items():
         answers = [row for row in own if row.origin == "person"]
         latest = {row.task_id: row for row in answers}
-        acts = Counter(action("person", row.flagged, current.get(task, {}), row.labels) for task, row in latest.items())
+        acts = Counter(_act(material, row, current.get(task, {})) for task, row in latest.items())
         times = [row.lead_time for row in latest.values() if row.lead_time is not None]
         table.append(
             {
@@ -57,11 +57,13 @@ def agreement(material: Material) -> dict[str, Any]:
     model. split: up to SPLIT tasks whose consensus is least likely to be right, with what each annotator said.
     """
     head = material.head
+    if head is None:
+        return _silent("Agreement is told of labels, not of masks.")
     said = _said(material, head)
     people = sorted({who for row in said.values() for who in row})
     reason = _nothing(material, head, said, people)
     if reason is not None:
-        return {"said": reason, "tasks": 0, "agreement": None, "annotators": [], "split": []}
+        return _silent(reason)
     scored = material.scored(material.project.version or 0)
     assert scored is not None  # else there is a reason
     tasks = [task for task in said if task in scored.row_of]
@@ -72,7 +74,7 @@ def agreement(material: Material) -> dict[str, Any]:
             answers[row, place[who]] = head.classes.index(label)
     found = consensus(answers, scored.probabilities[head.name][[scored.row_of[task] for task in tasks]])
     if found is None:
-        return {"said": ALONE, "tasks": 0, "agreement": None, "annotators": [], "split": []}
+        return _silent(ALONE)
     several = np.flatnonzero(~np.isnan(found.quality))
     doubtful = several[np.argsort(found.quality[several], kind="stable")]
     split = [row for row in doubtful.tolist() if found.agreement[row] < 1][:SPLIT]
@@ -102,6 +104,16 @@ def agreement(material: Material) -> dict[str, Any]:
 
 
 ALONE = "No task was answered by two annotators: agreement cannot be told."
+
+
+def _silent(reason: str) -> dict[str, Any]:
+    return {"said": reason, "tasks": 0, "agreement": None, "annotators": [], "split": []}
+
+
+def _act(material: Material, row: Annotation, current: Labels) -> str:
+    """What an answer did to its task: of masks the ledger knows it, which compared them when they came."""
+    known = material.actions.get(row.id)
+    return known if known is not None else action("person", row.flagged, current, row.labels)
 
 
 def _nothing(
@@ -136,7 +148,7 @@ def _said(material: Material, head: Head) -> dict[int, dict[int, str]]:
     return {task: own for task, own in found.items() if own}
 
 
-def _tired(answers: Sequence[Annotation], current: Mapping[int, Any], head: Head, limit: int) -> dict[str, int]:
+def _tired(answers: Sequence[Annotation], current: Mapping[int, Any], head: Head | None, limit: int) -> dict[str, int]:
     """Of one annotator, in order of time: answers beyond the limit of a day (UTC), and what was corrected."""
     days: Counter[str] = Counter()
     counts = dict.fromkeys(("beyond", "checked_within", "corrected_within", "checked_beyond", "corrected_beyond"), 0)
@@ -145,7 +157,8 @@ def _tired(answers: Sequence[Annotation], current: Mapping[int, Any], head: Head
         days[day] += 1
         part = "beyond" if days[day] > limit else "within"
         counts["beyond"] += part == "beyond"
-        record, said = current.get(row.task_id, {}).get(head.name), row.labels.get(head.name)
+        name = "" if head is None else head.name
+        record, said = current.get(row.task_id, {}).get(name), row.labels.get(name)
         if record is not None and said is not None:
             counts[f"checked_{part}"] += 1
             counts[f"corrected_{part}"] += set(record) != set(said)

@@ -25,7 +25,7 @@ class Doubts:
 def doubts(material: Material, scored: Scored | None) -> Doubts | None:
     """None where the version does not know the heaviest head, or scored no label on record of it."""
     head = material.head
-    if scored is None or scored.scores is None or head.name not in scored.probabilities:
+    if head is None or scored is None or scored.scores is None or head.name not in scored.probabilities:
         return None
     items = [item for item in material.items if item.id in scored.row_of]
     recorded = material.targets(head, [item.settled.current for item in items])

@@ -5,8 +5,8 @@ from typing import Any
 
 from backend import evidence, kept_heads
 from backend.registry import Registry
-from backend.report import annotators, centres, limits, models, reviews, stopping
-from backend.report.material import read
+from backend.report import annotators, cases, centres, limits, masks, models, reviews, stopping
+from backend.report.material import Material, read
 from backend.settings import Settings
 from backend.weights_in_words import sentences
 from tasks import queue
@@ -25,8 +25,8 @@ def gather(store: Store, settings: Settings, project_id: int) -> dict[str, Any]:
         "title": material.project.title,
         "created_at": material.project.created_at,
         "made_at": datetime.now(UTC).isoformat(timespec="minutes"),
-        "control": material.head.name,
-        "positive": material.head.positive,
+        "control": None if material.head is None else material.head.name,
+        "positive": None if material.head is None else material.head.positive,
         "version": material.project.version,
         "alarms": list(material.project.alarms),
         "limits": limits.limits(material),
@@ -48,7 +48,22 @@ def gather(store: Store, settings: Settings, project_id: int) -> dict[str, Any]:
         "before_and_after": ends,
         "reliability": models.reliability(material),
         "centres": centres.per_centre(material),
+        "masks": _masks(material),
         "stopping": stopping.advice(material, tuned, queue.open_head(store, project_id)),
         "forecasts": stopping.past(material),
         "ledger": kept_heads.as_json(material.ledger),
+    }
+
+
+def _masks(material: Material) -> dict[str, Any] | None:
+    found = masks.summary(material)
+    if found is None:
+        return None
+    ends = masks.before_and_after(material)
+    worst = [] if ends is None else ends.pop("worst")
+    return found | {
+        "before_and_after": ends,
+        "history": masks.history(material),
+        "worst": cases.pictured(material, worst),
+        "colours": cases.colours(material.schema),
     }

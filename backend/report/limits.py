@@ -1,10 +1,11 @@
-"""What a project cannot tell, and why: one class only, a hold-out without positives, no centres, no patients."""
+"""What a project cannot tell, and why: too little marked, a hold-out without positives, no centres, no patients."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from backend.learning.folds import HOLDOUT
+from backend.marked import MIN_MARKED
 from backend.report.material import Item, Material
 from backend.snapshot import MIN_LABELS, NO_FOLD, learnable
 from tasks.schema import Head
@@ -29,6 +30,8 @@ def _not_learnt(material: Material) -> list[str]:
     rows = [item for item in material.items if item.pixels is not None and item.fold != HOLDOUT]
     unlearnt = [head for head in material.schema.heads if in_force is None or head.name not in in_force.metrics]
     reasons = {head.name: _too_little(material, head, rows) for head in unlearnt}
+    if in_force is None or not any(head.name in in_force.metrics for head in material.schema.masks):
+        reasons |= {head.name: _too_few_marked(rows) for head in material.schema.masks}
     return [f"Nothing is learnt of {name} yet: {said}." for name, said in reasons.items() if said is not None]
 
 
@@ -48,13 +51,29 @@ def _too_little(material: Material, head: Head, rows: Sequence[Item]) -> str | N
     return f"all {len(given)} labels outside the hold-out say {only or 'that nothing is ticked'}"
 
 
+def _too_few_marked(rows: Sequence[Item]) -> str | None:
+    """Why masks cannot be learnt from what is marked in these tasks; None where they can."""
+    folds = [item.fold for item in rows if item.marks.recorded or item.marks.by_people]
+    if len(folds) < MIN_MARKED:
+        return f"it takes {MIN_MARKED} marked images outside the hold-out, and {len(folds)} are there"
+    few = None not in folds and len(set(folds)) == 1
+    return "its marked images come from too few patients to try a model on others" if few else None
+
+
 def _holdout(material: Material) -> list[str]:
-    """Of the heaviest control, once tasks have folds."""
-    head, held = material.head, material.holdout
+    """Of the masks and the heaviest control, once tasks have folds."""
+    held = material.holdout
     if all(item.fold is None for item in material.items):
         return []
     if not held:
         return ["There is no hold-out, as there are too few patients: no figure of a model can be told."]
+    found = []
+    if material.schema.masks and not any(item.marks.recorded or item.marks.by_people for item in held):
+        found.append("No image of the hold-out is marked: no Dice of a model can be told.")
+    return found if material.head is None else [*found, *_holdout_of(material, material.head, held)]
+
+
+def _holdout_of(material: Material, head: Head, held: Sequence[Item]) -> list[str]:
     targets = material.targets(head, [item.settled.labels for item in held])
     given = targets[~np.isnan(targets).any(axis=1)]
     if not len(given):

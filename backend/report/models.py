@@ -20,18 +20,23 @@ CENTRES = 30  # shown, the largest first
 
 
 def history(material: Material) -> list[dict[str, Any]]:
-    """The versions, with the figures of the heaviest head that each kept when it was made, and the verdict on each."""
-    reviews = first_reviews(material)
+    """The versions, with the figures that each kept when it was made, and the verdict on each.
+
+    n, adjudicated: of the heaviest head, without any of the heaviest mask head, as the figures. dice: per mask head.
+    """
+    reviews, main = first_reviews(material), material.head
+    counted = main or max(material.schema.masks, key=lambda head: head.weight)
     table = []
     for version in material.versions:
-        kept = version.metrics.get(material.head.name, {})
-        figures = {name: kept.get(name) for name in ("n", "adjudicated", *FIGURES)}
+        kept = version.metrics.get(counted.name, {})
+        figures: dict[str, Any] = {name: kept.get(name) for name in ("n", "adjudicated", *FIGURES)}
+        figures["dice"] = {head.name: version.metrics.get(head.name, {}).get("dice") for head in material.schema.masks}
         table.append(
             {
                 "version": version.number,
                 "at": datetime.fromtimestamp(version.created_at, UTC).isoformat(timespec="minutes"),
                 "labels": version.labels,
-                "reviewed": reviewed_before(reviews, _made(material, version)),
+                "reviewed": reviewed_before(reviews, made(material, version)),
                 "in_force": version.number == material.project.version,
                 "takes_over": (version.verdict or {}).get("takes_over"),
                 "reason": (version.verdict or {}).get("reason"),
@@ -47,8 +52,10 @@ def curve(material: Material) -> list[dict[str, Any]]:
     Against the labels that hold now, on hold-out tasks that all of these versions scored, so that the points compare.
     """
     head, reviews = material.head, first_reviews(material)
+    if head is None:
+        return []
     said: dict[int, dict[int, Floats]] = {}  # of each version its hold-out alone is kept: versions may be many
-    versions = [version for version in material.versions if _made(material, version) is version]
+    versions = [version for version in material.versions if made(material, version) is version]
     for version in versions:
         scored = material.scored(version.number)
         if scored is not None and head.name in scored.probabilities:
@@ -77,8 +84,9 @@ def before_and_after(material: Material) -> dict[str, Any] | None:
     the same of the heaviest head, largest first. adjudicated: of the labels, how many a person gave. Intervals are
     None below GROUPS groups.
     """
-    ends = _ends(material)
-    if ends is None:
+    main = material.head
+    ends = None if main is None else _ends(material, main)
+    if main is None or ends is None:
         return None
     (first, before), (in_force, after) = ends
     items = seen_by(material.holdout, [before, after])
@@ -92,7 +100,7 @@ def before_and_after(material: Material) -> dict[str, Any] | None:
         if item.site is not None:
             sites.setdefault(item.site, []).append(item)
     largest = sorted(sites.items(), key=lambda site: (-len(site[1]), site[0]))
-    main, centres = material.head, largest[:CENTRES]
+    centres = largest[:CENTRES]
     return {
         "first": first,
         "in_force": in_force,
@@ -114,7 +122,7 @@ def reliability(material: Material) -> dict[str, Any] | None:
     """
     head, number = material.head, material.project.version
     scored = None if number is None else material.scored(number)
-    if scored is None or head.name not in scored.probabilities:
+    if head is None or scored is None or head.name not in scored.probabilities:
         return None
     items, y = _labelled(material, head, seen_by(material.holdout, [scored]))
     if not items:
@@ -157,19 +165,19 @@ def reviewed_before(reviews: Sequence[float], version: Version) -> int:
     return int(np.searchsorted(np.asarray(reviews), version.created_at - version.seconds, side="right"))
 
 
-def _made(material: Material, version: Version) -> Version:
+def made(material: Material, version: Version) -> Version:
     """The version that was trained, where an admin put an earlier one in force again under a new number."""
     of = (version.verdict or {}).get("of", version.number)
     return next((other for other in material.versions if other.number == of), version)
 
 
-def _ends(material: Material) -> tuple[tuple[int, Scored], tuple[int, Scored]] | None:
-    """The first version that says something of the heaviest head, and the one in force, if these are two."""
+def _ends(material: Material, head: Head) -> tuple[tuple[int, Scored], tuple[int, Scored]] | None:
+    """The first version that says something of a head, and the one in force, if these are two."""
 
     def end(versions: Iterable[Version]) -> tuple[int, Scored] | None:
         for version in versions:
             scored = material.scored(version.number)
-            if scored is not None and material.head.name in scored.probabilities:
+            if scored is not None and head.name in scored.probabilities:
                 return version.number, scored
         return None
 

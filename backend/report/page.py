@@ -1,5 +1,6 @@
 """The report as one HTML page: no script, nothing from outside, readable on a phone and in print."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,19 @@ def _charts(facts: dict[str, Any]) -> dict[str, Any]:
             "",
             True,
         )
+    masks = facts["masks"]
+    if masks is not None and masks["history"]:
+        series = [
+            Line(
+                name,
+                [(row["reviewed"], row["dice"][name]) for row in masks["history"] if row["dice"][name] is not None],
+            )
+            for name in masks["history"][0]["dice"]
+        ]
+        shown = [replace(line, marked=True) for line in series if line.points]
+        if shown:
+            across = "tasks reviewed before the training"
+            drawn["dice"] = charts.lines("Dice over tasks reviewed", shown, across, "Dice", True)
     if facts["reliability"] is not None:
         bins = [(row["confidence"], row["right"], row["answers"]) for row in facts["reliability"]["bins"]]
         drawn["reliability"] = charts.reliability("Reliability of the model in force", bins)

@@ -22,10 +22,11 @@ def found(material: Material) -> dict[str, list[int]]:
 
     As `evidence`, reviews of tasks that came through the queue and carried a label on record, in order of time.
     """
-    name = material.head.name
-    items = {item.id: item for item in material.items}
+    head, items = material.head, {item.id: item for item in material.items}
     counted: set[int] = set()
     totals: dict[str, list[int]] = {"ranked": [], "random": []}
+    if head is None:
+        return totals
     for row in material.annotations:
         shown = material.shown.get(row.parent_prediction or 0)
         item = items.get(row.task_id)
@@ -33,9 +34,9 @@ def found(material: Material) -> dict[str, list[int]]:
             continue
         counted.add(row.task_id)
         arm = "random" if shown.kind in RANDOM else shown.kind
-        if arm in totals and name in item.settled.adjudicated and name in item.settled.current:
+        if arm in totals and head.name in item.settled.adjudicated and head.name in item.settled.current:
             before = totals[arm][-1] if totals[arm] else 0
-            totals[arm].append(before + item.corrected(material.head))
+            totals[arm].append(before + item.corrected(head))
     return totals
 
 
@@ -50,11 +51,11 @@ def changes(material: Material) -> dict[str, Any]:
         ]
         changed = sum(item.corrected(head) for item in checked)
         heads.append({"control": head.name, "checked": len(checked), "corrected": changed})
-    name = material.head.name
+    main = material.head
     moves = Counter(
-        (_spoken(item.settled.current[name]), _spoken(item.settled.labels[name]))
+        (_spoken(item.settled.current[main.name]), _spoken(item.settled.labels[main.name]))
         for item in material.items
-        if item.corrected(material.head)
+        if main is not None and item.corrected(main)
     )
     table = [{"from": a, "to": b, "count": count} for (a, b), count in sorted(moves.items(), key=lambda m: (-m[1], m))]
     return {"heads": heads, "moves": table}
@@ -68,7 +69,7 @@ def doubted(material: Material, threshold: float) -> dict[str, Any] | None:
     """
     head = material.head
     scored = None if material.project.version is None else material.scored(material.project.version)
-    if scored is None or head.name not in scored.probabilities:
+    if head is None or scored is None or head.name not in scored.probabilities:
         return None
     there = [item for item in material.items if item.id in scored.row_of]
     p = scored.probabilities[head.name][[scored.row_of[item.id] for item in there]]

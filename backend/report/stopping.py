@@ -12,13 +12,14 @@ from backend.evaluation.control import Arm
 from backend.evaluation.forecast import HORIZONS, POINTS, Estimate, Past
 from backend.evaluation.stopping import BACK, Criterion
 from backend.learning.folds import HOLDOUT
-from backend.report import models, reviews
+from backend.report import masks, models, reviews
 from backend.report.doubts import doubts
 from backend.report.material import Floats, Item, Material, moment
 from backend.scored import Scored
 from backend.settings import Settings
 from tasks.ranking.hybrid import weights_of
 from tasks.ranking.interleave import lay_out
+from tasks.schema import MaskHead
 from tasks.tables import Version
 
 NEWEST = 12  # versions that are looked at: each is a file of answers to read
@@ -90,10 +91,10 @@ def _judged(
     if scored is not None and scored.scores is not None:
         rows = [scored.row_of[item.id] for item in _unreviewed(material) if item.id in scored.row_of]
         sure = scored.scores.uncertainty[rows]
-    name = material.head.name
     totals = reviews.found(material)
     control = Arm(len(totals["random"]), totals["random"][-1] if totals["random"] else 0)
-    recorded = sum(name in item.settled.current for item in material.items)
+    head = material.head
+    recorded = 0 if head is None else sum(head.name in item.settled.current for item in material.items)
     return [
         stopping.uncertainty(sure, settings.stop_uncertainty),
         _plateau(material, trained),
@@ -106,15 +107,21 @@ def _plateau(material: Material, trained: Sequence[Version]) -> Criterion:
     if material.project.probabilities is not None:
         said = "The order comes from imported probabilities: no model of ours is there to gain."
         return Criterion("plateau", None, said)
-    head, in_force = material.head, _in_force(material)
+    head, in_force = material.head or max(material.schema.masks, key=lambda head: head.weight), _in_force(material)
     numbers = [in_force[version.number] for version in trained[-BACK - 1 :]]
     answers = [(number, material.scored(number)) for number in numbers]
-    there = [(number, one) for number, one in answers if one is not None and head.name in one.probabilities]
+    there = [
+        (number, one)
+        for number, one in answers
+        if one is not None and (head.name in one.probabilities or head.name in one.drawn)
+    ]
     if len(there) < BACK + 1:
         return stopping.plateau("", 0, 0, None, len(there))
     (first, before), (last, after) = there[0], there[-1]
     if first == last:
         return stopping.plateau("", first, last, None, len(there))
+    if isinstance(head, MaskHead):
+        return stopping.plateau("Dice", first, last, masks.gain(material, head, first, last), len(there))
     items = models.seen_by(material.holdout, [before, after])
     figures = models.compared(material, head, before, after, items)["figures"]
     name = "macro_f1" if figures["auc"]["before"] is None else "auc"
@@ -167,7 +174,7 @@ def _queue(material: Material, settings: Settings, scored: Scored, waiting: Sequ
     pool = [item.id for item in left if item.fold != HOLDOUT]
     ranked = pool
     if scored.scores is not None:
-        recorded = sum(bool(item.settled.current) for item in left)
+        recorded = sum(bool(item.settled.current) or item.marks.recorded for item in left)
         base = scored.scores.base(weights_of(settings.preset, recorded=2 * recorded > len(left)))
         order = np.argsort(-base[[scored.row_of[task] for task in pool]], kind="stable")
         ranked = [pool[row] for row in order.tolist()]
@@ -181,7 +188,7 @@ def _queue(material: Material, settings: Settings, scored: Scored, waiting: Sequ
 
 def _unreviewed(material: Material) -> list[Item]:
     """The tasks of which no person has said anything that holds, nor asked the expert."""
-    return [item for item in material.items if not item.settled.adjudicated and not item.settled.flagged]
+    return [item for item in material.items if not item.reviewed and not item.settled.flagged]
 
 
 def _figures(curve: Sequence[dict[str, Any]], left: int) -> list[dict[str, Any]]:
