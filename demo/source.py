@@ -5,24 +5,21 @@ from dataclasses import replace
 
 from tasks.datafolder import DataFolder
 
-SHARE = 4  # one row in so many, where no site is known
+SHARE = 4  # one row in so many
 
 
 def source(read: DataFolder) -> tuple[DataFolder, str]:
     """The rows to import with their annotations, and in words which they are; none where no masks are learnt.
 
-    Those of the site with the most masks, as though the model had been made there and then met the others; where there
-    is one site alone, a quarter, by whole groups.
+    Up to a quarter, by whole groups, of the site with the most masks, as though the model had been made there and then
+    met the others; where no sites are known, of all.
     """
-    heads = {head.name for head in read.schema.masks}
+    heads, site = {head.name for head in read.schema.masks}, read.schema.site_field
     rows = [row for row in read.rows if heads and heads <= set(row.masks)]
-    known = replace(read, rows=tuple(rows))
-    site = read.schema.site_field
     sites = Counter(row.cells.get(site, "") for row in rows) if site else Counter[str]()
+    said = "drawn at random"
     if len(sites) > 1:
         chosen = sites.most_common(1)[0][0]
-        found = replace(known, rows=tuple(row for row in rows if row.cells.get(str(site), "") == chosen))
-        said = f"those of {chosen!r}"
-    else:
-        found, said = known.sample(max(1, len(rows) // SHARE), seed=0), "drawn at random"
+        rows, said = [row for row in rows if row.cells.get(str(site), "") == chosen], f"of {chosen!r}"
+    found = replace(read, rows=tuple(rows)).sample(len(read.rows) // SHARE, seed=0)
     return found, f"{len(found.rows)} of {len(read.rows)} tasks come with their masks on record ({said})"

@@ -26,8 +26,13 @@ def folder(path: Path, sites: str, config: str = EXAMPLE) -> DataFolder:
 def test_the_site_with_the_most_masks_is_the_source(tmp_path: Path) -> None:
     found, said = source(folder(tmp_path, "ABBbCcccc"))
     assert [row.file for row in found.rows] == ["1.png", "2.png"]
-    assert said == "2 of 9 tasks come with their masks on record (those of 'B')"
+    assert said == "2 of 9 tasks come with their masks on record (of 'B')"
     assert set(found.annotations(7)) == {"1.png", "2.png"}
+
+
+def test_of_a_site_that_is_most_of_all_only_a_quarter_of_all(tmp_path: Path) -> None:
+    found, _ = source(folder(tmp_path, "ABBBBBBBBBBB"))
+    assert len(found.rows) == 3 and {row.cells["site"] for row in found.rows} == {"B"}
 
 
 def test_of_one_site_a_quarter(tmp_path: Path) -> None:
