@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from backend import status
 from demo import labelstudio, oracle, run, truth
 from demo.annotated import imported, judge
+from demo.correction import known_masks
 from demo.labelstudio import Account
 from demo.oracle import Annotator, Visit
 from demo.run import Running
@@ -38,8 +39,8 @@ def check(
 ) -> dict[str, Any]:
     """Start the stack in a fresh folder, let two annotators answer in turn until it retrained twice and refilled once.
 
-    annotated: the recorded labels are annotations that the admin imported; two others review them, since Label Studio
-    serves nobody what they annotated.
+    annotated: the recorded labels are annotations that the admin imported, as some masks always are; two others review
+    them, since Label Studio serves nobody what they annotated.
 
     Returns the figures of the README and `closed`, whether all of the loop held. images_per_second is end to end:
     tasks, over the seconds from the worker's start to the first published queue.
@@ -50,9 +51,10 @@ def check(
         seconds = run.first_queue(running, console)
         first_queue = time.monotonic() - began
         second = labelstudio.sign_up(running.admin, running.credentials.annotator)
-        first = labelstudio.sign_up(running.admin, _reviewer()) if annotated else running.admin
+        others = annotated or bool(running.schema.masks)
+        first = labelstudio.sign_up(running.admin, _reviewer()) if others else running.admin
         people = [
-            Annotator(first, running.project, running.schema, "reviewer" if annotated else "admin"),
+            Annotator(first, running.project, running.schema, "reviewer" if others else "admin"),
             Annotator(second, running.project, running.schema, "annotator"),
         ]
         visits = _annotate(running, people)
@@ -76,6 +78,7 @@ def _annotate(running: Running, people: Sequence[Annotator]) -> list[Visit]:
     Studio, as an admin would by "Start training"; the second comes by itself, when enough was answered.
     """
     visits: list[Visit] = []
+    read = running.folder
     while (trained := _events(running, "trained")) <= RETRAININGS or _events(running, "refilled") < REFILLS:
         if trained <= RETRAININGS and _events(running, "refilled") >= REFILLS and not _labels_needed(running):
             if trained == 1 and _idle(running):
@@ -83,7 +86,7 @@ def _annotate(running: Running, people: Sequence[Annotator]) -> list[Visit]:
             running.stack.check()
             time.sleep(0.5)
             continue
-        answered = list(oracle.take_turns(people, running.folder.truth, ROUND, LOOK))
+        answered = list(oracle.take_turns(people, read.truth, ROUND, LOOK, known_masks(read)))
         visits += answered
         running.stack.check()
         if not answered:
