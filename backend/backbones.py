@@ -44,7 +44,7 @@ def choose(
         if _number(made) in refused:
             continue
         about = load_json(made)
-        if about["config"] == asdict(config) and _fits(made.parent, about["heads"], taken, heads, config):
+        if about["config"] == _making(config) and _fits(made.parent, about["heads"], taken, heads, config):
             return _number(made)
     return number
 
@@ -60,8 +60,11 @@ def _fits(
     before = Snapshot.load(folder / "snapshot.npz")
     if moved(before, taken):
         return False
-    outputs = {name: (kind, tuple(classes)) for name, kind, classes, _ in made_for}
-    return changed_share(before, taken, columns(outputs, heads)) < REFRESH_SHARE
+    order = columns({name: (kind, tuple(classes)) for name, kind, classes, _ in made_for}, heads)
+    return (
+        changed_share(before, taken, order) < REFRESH_SHARE
+        and corrected_share(before, taken, order, heads) < config.corrected_share
+    )
 
 
 def make(
@@ -138,6 +141,25 @@ def changed_share(before: Snapshot, now: Snapshot, order: Mapping[str, NDArray[n
     return changed / max(len(old), 1)
 
 
+def corrected_share(
+    before: Snapshot, now: Snapshot, order: Mapping[str, NDArray[np.intp]], heads: Sequence[Head]
+) -> float:
+    """Labels of training tasks that say something else than `before`, as a share of those there were, by the loss.
+
+    A backbone keeps what it was told of a task, so that new heads on old embeddings make little of a correction.
+    order: as in `changed_share`; heads: with their weights.
+    """
+    _, old, new = np.intersect1d(before.ids, now.ids, return_indices=True)
+    weights = {head.name: head.weight for head in heads if head.name in order}
+    found = 0.0
+    for name, weight in weights.items():
+        said, says = before.targets[name][:, order[name]], now.targets[name]
+        known = ~np.isnan(said).any(axis=1) & (before.folds != HOLDOUT)
+        both = known[old] & ~np.isnan(says[new]).any(axis=1)
+        found += weight * float((both & (said[old] != says[new]).any(axis=1)).sum()) / max(int(known.sum()), 1)
+    return found / (sum(weights.values()) or 1.0)
+
+
 def _labels(taken: Snapshot, targets: list[NDArray[np.float32]]) -> dict[int, bytes]:
     joined = np.ascontiguousarray(np.concatenate(targets, axis=1))
     labelled = ~np.isnan(joined).all(axis=1) & (taken.folds != HOLDOUT)
@@ -146,9 +168,14 @@ def _labels(taken: Snapshot, targets: list[NDArray[np.float32]]) -> dict[int, by
 
 def _made_for(heads: Sequence[Head], config: LearningConfig) -> dict[str, Any]:
     return {
-        "config": asdict(config),
+        "config": _making(config),
         "heads": [[head.name, head.kind, list(head.classes), round(head.weight, 6)] for head in heads],
     }
+
+
+def _making(config: LearningConfig) -> dict[str, Any]:
+    """What decides how backbones are made; when they are made anew says nothing of that."""
+    return {name: value for name, value in asdict(config).items() if name != "corrected_share"}
 
 
 def _number(made: Path) -> int:

@@ -83,6 +83,13 @@ class Settings(BaseSettings):
     mode: Literal["frozen", "full"] = Field(
         "frozen", description="frozen: heads on cached embeddings; full: backbones trained anew each cycle"
     )
+    corrected_share: float = Field(
+        0.02,
+        gt=0,
+        le=1,
+        description="Share of the labels, by the controls' weights, from which on corrections have frozen backbones"
+        " that were trained from scratch trained anew",
+    )
     folds: int = Field(5, ge=2, le=20, description="Folds of the cross-fit (K)")
     head_seeds: int = Field(3, ge=1, description="How often the heads of a fold are fitted, on resampled rows")
     epochs: int = Field(12, ge=1, description="Epochs of a backbone's training")
@@ -228,6 +235,7 @@ class Settings(BaseSettings):
             head_seeds=self.head_seeds,
             epochs=self.epochs,
             seed=self.seed,
+            corrected_share=self.corrected_share,
         )
 
     @property

@@ -13,6 +13,7 @@ class LearningConfig:
     `weights`: "hub" (ImageNet weights through timm's hub loading), "scratch", or the path of a
     .safetensors file for this backbone. `mode`: "frozen" keeps the backbones and refits the heads,
     "full" trains one backbone per fold anew. `image_size` in pixels, `seed` makes CPU runs repeatable.
+    `corrected_share`: of the labels, by the heads' weight, from which on frozen fold backbones are trained anew.
     """
 
     backbone: str = "efficientnet_b0"
@@ -23,6 +24,7 @@ class LearningConfig:
     head_seeds: int = 3
     epochs: int = 12
     seed: int = 0
+    corrected_share: float = 0.02
 
     def __post_init__(self) -> None:
         if self.mode not in ("frozen", "full"):

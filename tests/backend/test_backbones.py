@@ -103,11 +103,25 @@ def test_a_head_that_came_back_finds_the_backbones_made_for_it(registry: Registr
     assert choose(registry, taken(other)) == 3
 
 
-@pytest.mark.parametrize(("changed", "kept"), [(8, True), (9, False)])
-def test_a_quarter_of_the_labels_is(registry: Registry, changed: int, kept: bool) -> None:
+@pytest.mark.parametrize(("withdrawn", "kept"), [(8, True), (9, False)])
+def test_a_quarter_of_the_labels_is(registry: Registry, withdrawn: int, kept: bool) -> None:
     now = taken()
-    now.targets["shape"][:changed] = now.targets["shape"][:changed, ::-1]
+    now.targets["shape"][:withdrawn] = np.nan
     assert choose(registry, now) == (1 if kept else 7)
+
+
+@pytest.mark.parametrize(
+    ("head", "corrected", "kept"),
+    [("shape", 7, True), ("shape", 8, False), ("bom", 0, True), ("bom", 1, False)],
+)
+def test_a_fiftieth_of_the_labels_corrected_is_by_their_share_of_the_loss(
+    registry: Registry, head: str, corrected: int, kept: bool
+) -> None:
+    now = taken()
+    now.targets[head][:corrected] = now.targets[head][:corrected, ::-1]  # of 36: 0.1 x 8 / 36 is above 0.02
+    now.targets[head][-4:] = now.targets[head][-4:, ::-1]  # nothing learnt these
+    assert choose(registry, now) == (1 if kept else 7)
+    assert choose(registry, now, replace(CONFIG, corrected_share=0.5)) == 1
 
 
 def test_images_they_were_trained_on_must_not_change_their_fold(registry: Registry) -> None:
