@@ -1,0 +1,131 @@
+"""A loop over masks with a Label Studio in memory, quick enough to be run in a test: images of a bright square each."""
+
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from backend import jobs
+from backend.cycle import Cycle
+from backend.registry import Registry
+from backend.replay.label_studio import PROJECT, ReplayImages, ReplayLabelStudio
+from backend.settings import Settings
+from tasks import sync
+from tasks.client import Client
+from tasks.images import Images
+from tasks.mask_codec import Patch, encode_masks
+from tasks.schema import parse_label_config
+from tasks.store import Store
+from tasks.tables import Published, Task, Version
+
+CONFIG = """<View><Image name="image" value="$image" model_group="$patient" model_site="$site"/>
+<BrushLabels name="mask" toName="image"><Label value="square"/></BrushLabels>
+<RectangleLabels name="look" toName="image" model_role="look"><Label value="look here"/></RectangleLabels>
+<Choices name="scope" toName="image" model_role="scope">
+<Choice value="rectangles" alias="patches"/><Choice value="all" alias="image"/></Choices>
+<TextArea name="why" toName="image" model_role="why" editable="false" maxSubmissions="1"/></View>"""
+SCHEMA = parse_label_config(CONFIG)
+HEIGHT, WIDTH, COUNT = 48, 64, 24
+
+
+class Killed(BaseException):
+    """As a kill: nothing of ours catches it."""
+
+
+class Killing(threading.Event):
+    """An event that is asked with every note of progress, and kills after so many."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._left = steps
+
+    def is_set(self) -> bool:
+        self._left -= 1
+        if self._left < 0:
+            raise Killed
+        return False
+
+
+class Squares:
+    """Images of a bright square each, half of which carry an imported mask, in a loop of their own."""
+
+    def __init__(self, folder: Path, marked: int = COUNT // 2, config: str = CONFIG, count: int = COUNT) -> None:
+        folder.mkdir(exist_ok=True)
+        rng = np.random.default_rng(0)
+        self.masks = np.zeros((count, HEIGHT, WIDTH), dtype=bool)
+        files, data = {}, []
+        for number in range(count):
+            pixels = rng.integers(0, 60, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            top, left = rng.integers(2, 26, 2)
+            pixels[top : top + 20, left : left + 20] += 150
+            self.masks[number, top : top + 20, left : left + 20] = True
+            files[f"{number}.png"] = folder / f"{number}.png"
+            Image.fromarray(pixels).save(files[f"{number}.png"])
+            data.append({"image": f"{number}.png", "patient": f"p{number}", "site": "ab"[number % 2]})
+            data[-1]["half"] = "left" if left < 14 else "right"
+        self.label_studio = ReplayLabelStudio(config, data)
+        for number in range(marked):
+            self.record(number + 1, self.drawn(number + 1))
+        self.settings = Settings(
+            state_dir=folder / "state",
+            backbone="test_resnet",
+            weights="scratch",
+            image_size=32,
+            folds=2,
+            unet_steps=40,
+            crop_size=32,
+            patch_size=16,
+            patches=3,
+            batch_size=4,
+        )
+        self.images = ReplayImages(files)
+        self.store = Store.open(self.settings.database)
+        self.registry = Registry(self.settings.state_dir)
+        self.store.register_project(PROJECT, config, connection="poll")
+
+    def drawn(self, task: int) -> list[dict[str, Any]]:
+        return encode_masks(SCHEMA, HEIGHT, WIDTH, {"mask": self.masks[task - 1][None]}, {"mask": [1.0]})
+
+    def record(self, task: int, result: list[dict[str, Any]]) -> None:
+        """An annotation that was imported before anybody reviewed anything."""
+        self.label_studio.answer(task, result)
+        self.label_studio._tasks[task]["annotations"][-1] |= {"updated_by": None, "parent_prediction": None}
+
+    def folds(self) -> dict[int, int]:
+        with self.store.begin() as session:
+            return {task.id: cast(int, task.fold) for task in session.query(Task).all()}
+
+    def cycle(self, steps: int | None = None) -> Path:
+        """Run a cycle, which is killed after so many notes of progress."""
+        client = cast(Client, self.label_studio)
+        sync.reconcile(self.store, client, PROJECT)
+        jobs.request(self.store, PROJECT, Cycle.kind, "test")
+        job = jobs.claim(self.store, "test")
+        assert job is not None
+        stopping = threading.Event() if steps is None else Killing(steps)
+        parts = (self.store, client, cast(Images, self.images), self.registry, self.settings, job.id, PROJECT)
+        try:
+            made = Cycle(*parts, stopping).run()
+        except Killed:
+            jobs.release(self.store, job.id, "test")
+            raise
+        jobs.finish(self.store, job.id, "test")
+        return self.registry.version(PROJECT, made)
+
+    def published(self) -> dict[int, Published]:
+        with self.store.begin() as session:
+            version = session.query(Version).order_by(Version.number.desc()).first()
+            assert version is not None
+            rows = session.query(Published).where(Published.version == version.number).all()
+        return {row.task_id: row for row in rows}
+
+
+def scope(said: str) -> dict[str, Any]:
+    return {"from_name": "scope", "to_name": "image", "type": "choices", "value": {"choices": [said]}}
+
+
+def rectangle(x: int, y: int, width: int, height: int) -> dict[str, Any]:
+    (result,) = encode_masks(SCHEMA, HEIGHT, WIDTH, {}, {}, [Patch(x, y, width, height)])
+    return result
