@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
 from rich.console import Console
 
 from backend.settings import Settings
-from demo import run
+from demo import labelstudio, run
 from demo.labelstudio import Account
 from demo.phantoms import write_phantoms
 from demo.run import Running
@@ -47,6 +48,19 @@ def tiny() -> Callable[..., tuple[Settings, dict[str, str]]]:
         chosen = TINY | own
         environment = {f"SECOND_LOOK_{key}": value for key, value in chosen.items()}
         return Settings(**{key.lower(): value for key, value in chosen.items()}), environment
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_project(label_studio: Any) -> Callable[..., int]:
+    """Makes a project of a title, a label config, a folder of images and the data of its tasks; returns its number."""
+
+    def make(title: str, config: str, folder: Path, tasks: list[dict[str, Any]]) -> int:
+        number = int(labelstudio.create_project(label_studio.admin, title, config)["id"])
+        labelstudio.register_local_storage(label_studio.admin, number, folder)
+        labelstudio.import_tasks(label_studio.admin, number, tasks, config)
+        return number
 
     return make
 

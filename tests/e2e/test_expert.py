@@ -60,14 +60,12 @@ def submit(page: Page, *answers: str) -> None:
 
 
 def test_what_an_annotator_flags_is_decided_by_the_expert(
-    label_studio: Any, log_in: Callable[[str, Account], Page], tmp_path: Path
+    label_studio: Any, make_project: Callable[..., int], log_in: Callable[[str, Account], Page], tmp_path: Path
 ) -> None:
     folder = label_studio.document_root / "expert"
     write_phantoms(folder, 4, 3)
     read = datafolder.read(folder, SCHEMA, labelstudio.config_fields(CONFIG))
-    project = labelstudio.create_project(label_studio.admin, "Two people", CONFIG)["id"]
-    labelstudio.register_local_storage(label_studio.admin, project, folder)
-    labelstudio.import_tasks(label_studio.admin, project, read.task_data(), CONFIG)
+    project = make_project("Two people", CONFIG, folder, read.task_data())
     settings = Settings(label_studio_url=label_studio.url, label_studio_token=label_studio.token, state_dir=tmp_path)
     store = Store.open(settings.database)
     store.register_project(project, CONFIG, connection="poll")

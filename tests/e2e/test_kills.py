@@ -145,33 +145,29 @@ class Place:
 
 
 @pytest.fixture
-def places(label_studio: Any, tiny: Callable[..., tuple[Settings, dict[str, str]]], tmp_path: Path) -> list[Place]:
+def places(
+    label_studio: Any,
+    tiny: Callable[..., tuple[Settings, dict[str, str]]],
+    make_project: Callable[..., int],
+    tmp_path: Path,
+) -> list[Place]:
     """Two projects with the same 40 images."""
     images = label_studio.document_root / "kills"
     write_phantoms(images, 40, 5)
     read = datafolder.read(images, SCHEMA, labelstudio.config_fields(CONFIG))
-    return [_place(label_studio, tiny, read, tmp_path / name, name) for name in ("spared", "killed")]
-
-
-def _place(
-    label_studio: Any,
-    tiny: Callable[..., tuple[Settings, dict[str, str]]],
-    read: datafolder.DataFolder,
-    folder: Path,
-    name: str,
-) -> Place:
-    project = labelstudio.create_project(label_studio.admin, f"kill -9: {name}", CONFIG)["id"]
-    labelstudio.register_local_storage(label_studio.admin, project, read.folder)
-    labelstudio.import_tasks(label_studio.admin, project, read.task_data(), CONFIG)
-    settings, environment = tiny(
-        LABEL_STUDIO_URL=label_studio.url,
-        LABEL_STUDIO_TOKEN=label_studio.token,
-        STATE_DIR=str(folder),
-        POLL_SECONDS="60",
-    )
-    store = Store.open(settings.database)
-    store.register_project(project, CONFIG)
-    return Place(label_studio, project, settings, store, environment)
+    found = []
+    for name in ("spared", "killed"):
+        project = make_project(f"kill -9: {name}", CONFIG, images, read.task_data())
+        settings, environment = tiny(
+            LABEL_STUDIO_URL=label_studio.url,
+            LABEL_STUDIO_TOKEN=label_studio.token,
+            STATE_DIR=str(tmp_path / name),
+            POLL_SECONDS="60",
+        )
+        store = Store.open(settings.database)
+        store.register_project(project, CONFIG)
+        found.append(Place(label_studio, project, settings, store, environment))
+    return found
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Live /predict on a real Label Studio: tasks opened outside the queue, and "Retrieve predictions" on thousands."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Place:
 
 
 @pytest.fixture
-def place(label_studio: Any, tmp_path: Path) -> Iterator[Place]:
+def place(label_studio: Any, make_project: Callable[..., int], tmp_path: Path) -> Iterator[Place]:
     folder = label_studio.document_root / "live"
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
@@ -85,9 +85,7 @@ def place(label_studio: Any, tmp_path: Path) -> Iterator[Place]:
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
         label = "malignant" if bright else "benign"
         rows.append({"image": f"/data/local-files/?d=live/{number}.png", "bom": label, "file": f"{number}.png"})
-    project = labelstudio.create_project(label_studio.admin, "live answers", CONFIG)["id"]
-    labelstudio.register_local_storage(label_studio.admin, project, folder)
-    labelstudio.import_tasks(label_studio.admin, project, rows, CONFIG)
+    project = make_project("live answers", CONFIG, folder, rows)
     settings = Settings(
         label_studio_url=label_studio.url,
         label_studio_token=label_studio.token,

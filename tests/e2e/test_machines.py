@@ -131,6 +131,7 @@ def machines(
     label_studio: Any,
     postgresql: Callable[[], str],
     tiny: Callable[..., tuple[Settings, dict[str, str]]],
+    make_project: Callable[..., int],
     tmp_path: Path,
 ) -> Iterator[Machines]:
     """Both projects are connected; Redis, the web workers and the machines `north` and `south` run."""
@@ -141,9 +142,7 @@ def machines(
         config = CONFIG % more
         schema = parse_label_config(config)
         read = datafolder.read(folder, schema, labelstudio.config_fields(config))
-        number = labelstudio.create_project(label_studio.admin, f"machines, seed {seed}", config)["id"]
-        labelstudio.register_local_storage(label_studio.admin, number, folder)
-        labelstudio.import_tasks(label_studio.admin, number, read.task_data(), config)
+        number = make_project(f"machines, seed {seed}", config, folder, read.task_data())
         projects.append(Ours(number, {head.name for head in schema.heads}, read))
     with Stack(tmp_path / "machines") as stack:
         port = free_port()

@@ -1,6 +1,6 @@
 """The pictures of similar cases as an annotator sees them, in a real browser at 1366 x 768."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,15 @@ class Review:
 
 
 @pytest.fixture(scope="module")
-def review(label_studio: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Review]:
+def review(
+    label_studio: Any,
+    make_project: Callable[..., int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Review]:
     folder = label_studio.document_root / "similar"
     write_phantoms(folder, 12, 3)
     read = datafolder.read(folder, SCHEMA, labelstudio.config_fields(CONFIG))
-    project = labelstudio.create_project(label_studio.admin, "Similar cases", CONFIG)["id"]
-    labelstudio.register_local_storage(label_studio.admin, project, folder)
-    labelstudio.import_tasks(label_studio.admin, project, read.task_data(), CONFIG)
+    project = make_project("Similar cases", CONFIG, folder, read.task_data())
     store = Store.open(f"sqlite:///{tmp_path_factory.mktemp('similar') / 'store.db'}")
     store.register_project(project, CONFIG)
     client = Client(label_studio.url, label_studio.token)
