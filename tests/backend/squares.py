@@ -1,24 +1,31 @@
 """A loop over masks with a Label Studio in memory, quick enough to be run in a test: images of a bright square each."""
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from backend import jobs
+from backend import jobs, pictures, regions
 from backend.cycle import Cycle
+from backend.marked import Marked
+from backend.marked import take as take_marks
+from backend.marking import Seen
 from backend.registry import Registry
 from backend.replay.label_studio import PROJECT, ReplayImages, ReplayLabelStudio
+from backend.scored import Scored, score
 from backend.settings import Settings
+from backend.snapshot import Snapshot, take
 from tasks import sync
 from tasks.client import Client
 from tasks.images import Images
 from tasks.mask_codec import Patch, encode_masks
 from tasks.schema import parse_label_config
 from tasks.store import Store
-from tasks.tables import Published, Task, Version
+from tasks.tables import Project, Published, Task, Version
 
 CONFIG = """<View><Image name="image" value="$image" model_group="$patient" model_site="$site"/>
 <BrushLabels name="mask" toName="image"><Label value="square"/></BrushLabels>
@@ -120,6 +127,62 @@ class Squares:
             assert version is not None
             rows = session.query(Published).where(Published.version == version.number).all()
         return {row.task_id: row for row in rows}
+
+
+class HandDrawn(Squares):
+    """The same with versions as a cycle leaves them, whose masks are drawn by hand: nothing is trained.
+
+    Every other task has its mask on record.
+    """
+
+    def __init__(self, folder: Path, count: int = 80) -> None:
+        super().__init__(folder, marked=0, count=count)
+        for task in range(1, count + 1, 2):
+            self.record(task, self.drawn(task))
+        self.look()
+
+    def look(self) -> None:
+        """Read tasks, annotations and images, and give folds."""
+        sync.reconcile(self.store, cast(Client, self.label_studio), PROJECT)
+        parts = (self.store, cast(Images, self.images), self.registry, self.settings, PROJECT, lambda *_: None)
+        pictures.read_images(*parts, whole=True)
+        before = self.registry.version(PROJECT, 0) / "snapshot.npz"
+        pictures.assign_folds(self.store, SCHEMA, self.settings, PROJECT, before)
+
+    def leave(
+        self, number: int, masks: NDArray[np.bool_], quality: Mapping[int, float] | None = None, in_force: bool = True
+    ) -> tuple[Snapshot, Marked, Scored]:
+        """A version that draws these masks (count, H, W), and gives masks on record this quality, 0.8 where none is
+        given."""
+        folder, taken = self.registry.version(PROJECT, number), take(self.store, CONFIG, PROJECT)
+        taken.save(folder / "snapshot.npz")
+        marked = take_marks(self.store, self.registry, SCHEMA, taken, PROJECT)
+        marked.save(folder / "marked.json")
+        given = np.full((len(taken.ids), 1), np.nan, dtype=np.float32)
+        for row, task in enumerate(taken.ids.tolist()):
+            if marked.painted[row] and not marked.people[row]:
+                given[row] = (quality or {}).get(task, 0.8)
+            results = encode_masks(SCHEMA, HEIGHT, WIDTH, {"mask": masks[task - 1][None]}, {"mask": [1.0]})
+            told = {"uncertainty": 0.1, "quality": given[row].tolist(), "dice": [float("nan")]}
+            unsure = np.full((HEIGHT, WIDTH), 0.25, dtype=np.float32)
+            regions.keep(folder, task, str(taken.pixels[row]), results, told, unsure)
+        drawn = Seen(np.full(len(given), 0.1, dtype=np.float32), given, given).by_head(SCHEMA)
+        scored = score(taken.ids, taken.pixels, SCHEMA.masks, [], {}, "entropy", drawn=drawn)
+        scored.save(folder / "predictions.npz")
+        metrics = {"mask": {"n": 1, "adjudicated": 0, "dice": 0.1 * number, "classes": {"square": 0.1 * number}}}
+        about = {"created_at": 2e9 + number, "seconds": 1.0, "schema": SCHEMA.fingerprint(), "labels": 40}
+        with self.store.begin() as session:
+            session.add(Version(project_id=PROJECT, number=number, metrics=metrics, **about))
+            if in_force:
+                session.get_one(Project, PROJECT).version = number
+        return taken, marked, scored
+
+
+def moved(masks: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """Masks (N, H, W) so many pixels further right."""
+    found = np.zeros_like(masks)
+    found[:, :, pixels:] = masks[:, :, : masks.shape[2] - pixels]
+    return found
 
 
 def scope(said: str) -> dict[str, Any]:
