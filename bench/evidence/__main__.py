@@ -4,11 +4,12 @@ import argparse
 import logging
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
 from backend import logs
-from bench.evidence import document, patches, patches_document, replays
+from bench.evidence import correcting, document, patches, patches_document, replays
 
 STATE = replays.ROOT / "second-look-evidence"
 PROCESSES = 2
@@ -31,7 +32,10 @@ def main() -> None:
         text = of_masks(chosen.data, 10 if chosen.seeds is None else chosen.seeds, state)
     else:
         sets = replays.data_sets(chosen.data)
-        for line in replays.run(sets, 20 if chosen.seeds is None else chosen.seeds, state):
+        seeds = 20 if chosen.seeds is None else chosen.seeds
+        for line in chain(
+            replays.run(sets, seeds, state), correcting.run(sets[0], min(seeds, correcting.SEEDS), state)
+        ):
             print(line, flush=True)
         text = document.written(sets, replays.kept(state))
     page.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ from backend.replay import patch_run
 from backend.replay.curves import Point
 from backend.replay.patch_run import Moment
 from backend.segmentation.config import SegmentationConfig
-from bench.evidence import document, patches, patches_document, replays
+from bench.evidence import correcting, correcting_document, document, patches, patches_document, replays
 from demo.phantoms import write_phantoms
 
 
@@ -19,10 +19,9 @@ from demo.phantoms import write_phantoms
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[replays.DataSet]:
     write_phantoms(tmp_path / "folder", 60, 3)
     monkeypatch.setattr(replays, "LEARNING", replays.LEARNING | {"folds": 2})
-    monkeypatch.setattr(replays, "STRATEGIES", ("hybrid", "random"))
     config = replays.ROOT / "label_config.xml"
     return [
-        replays.DataSet("kept", config, tmp_path / "folder", 50, 0.1, 32, 1),
+        replays.DataSet("kept", config, tmp_path / "folder", 50, 0.1, 32, 1, strategies=("hybrid", "random")),
         replays.DataSet("absent", config, tmp_path / "nowhere", None, 0.05, 32, 1),
     ]
 
@@ -77,6 +76,44 @@ def test_the_document_says_which_goals_were_reached() -> None:
     assert text.count("**not reached**") == 2  # the curves of macro F1, and of AUC, which is level throughout
 
 
+def test_what_correcting_buys_is_measured_on_images_that_are_no_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(correcting, "LEARNING", replays.LEARNING | {"folds": 2})
+    monkeypatch.setattr(correcting, "FURTHER", 30)
+    monkeypatch.setattr(correcting, "ARMS", {name: correcting.ARMS[name] for name in ("hybrid", "all")})
+    phantoms = replays.DataSet("phantoms", replays.ROOT / "label_config.xml", None, 80, 0.0, 32, 1)
+    state = tmp_path / "results.jsonl"
+    said = list(correcting.run(phantoms, 1, state))
+    assert [line.split(": ")[0] for line in said] == [
+        f"{correcting.NAME}, seed 320, {arm}" for arm in ("hybrid", "all")
+    ]
+    assert list(correcting.run(phantoms, 1, state)) == []
+    found = replays.kept(state)
+    hybrid, everything = found[correcting.NAME, 320, "hybrid"], found[correcting.NAME, 320, "all"]
+    assert [point.reviewed for point in hybrid] == [0, 4, 8, 12]
+    assert hybrid[0].figures == everything[0].figures and hybrid[0].figures["wrong_labels_left"] > 0
+    assert everything[-1].figures["wrong_labels_left"] == 0 and everything[-1].figures["errors_found"] == 1
+    assert hybrid[0].figures["auc"] is not None  # of 30 images, not of the hold-out's 12
+
+
+def test_the_document_says_what_correcting_bought() -> None:
+    results = {}
+    for seed in (320, 321):
+        gain = [0.7, 0.72, 0.74, 0.75 + 0.001 * (seed - 320)]
+        results[correcting.NAME, seed, "hybrid"] = points(seed, [0.5, 0.8, 0.9], gain)
+        results[correcting.NAME, seed, "random"] = points(seed, [0.05, 0.1, 0.15], [0.7, 0.7, 0.7, 0.7])
+    results[correcting.NAME, 320, "all"] = points(320, [1.0], [0.7, 0.78])
+    text = correcting_document.written(results)
+    assert (
+        "Macro F1 of hybrid moves by +0.051 (+0.044 to +0.057) (goal: it rises, beyond the interval): reached" in text
+    )
+    assert "on average +0.037 (+0.035 to +0.039)" in text
+    assert "| all | 1 | +0.080 (+0.080 to +0.080) | +0.000 (+0.000 to +0.000) |" in text
+    assert text.count("**not reached**") == 1  # AUC is level throughout
+    assert correcting_document.written({}) == ""
+
+
 def test_stopped_replays_of_patches_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "squares"
     folder.mkdir()
@@ -95,21 +132,22 @@ def test_stopped_replays_of_patches_go_on_where_they_were(tmp_path: Path, monkey
     monkeypatch.setattr(patch_run, "COUNTS", (0, 1, 2))
     monkeypatch.setattr(patches, "BUDGET", 2)
     state = tmp_path / "masks.jsonl"
-    (job,) = patches.jobs(chosen, 1, state)
-    assert (job.pair.name, job.seed, job.strategies) == ("retina", 0, patches.STRATEGIES)
+    job, later = patches.jobs(chosen, 1, state)
+    assert (job.pair.name, job.seed, job.strategies) == ("retina", 0, patches.FIRST)
+    assert later.strategies == patches.LATER
     going = patches.replayed(job, state)
     assert next(going).startswith("retina, seed 0, hybrid: Dice")
     going.close()  # stopped after the first strategy
     with state.open("a") as lines:
         lines.write('{"data": "retina", "seed": 0, "strat')  # and killed while it wrote
-    (rest,) = patches.jobs(chosen, 1, state)
-    assert rest.strategies == patches.STRATEGIES[1:]
-    said = list(patches.replayed(replace(rest, strategies=("random",)), state))
-    assert len(said) == 1 and patches.kept(state).keys() == {("retina", 0, "hybrid"), ("retina", 0, "random")}
+    rest, _ = patches.jobs(chosen, 1, state)
+    assert rest.strategies == ("foreground-random",)
+    assert len(list(patches.replayed(rest, state))) == 1
+    assert patches.kept(state).keys() == {("retina", 0, name) for name in patches.FIRST}
     text = patches_document.written(chosen, patches.kept(state))
     assert "## absent: DRIVE to CHASE_DB1\n\nNot replayed" in text and "## Goals" in text
     few = patches.jobs(chosen[:1], 4, tmp_path / "none")
-    assert [len(one.strategies) for one in few] == [5, 5, 5, 4]  # of the refit fewer seeds
+    assert [len(one.strategies) for one in few] == [2, 2, 2, 2, 3, 3, 3, 2]  # of the refit fewer seeds
 
 
 def test_the_document_on_masks_says_which_goals_were_reached() -> None:
