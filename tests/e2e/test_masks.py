@@ -1,7 +1,7 @@
 """Masks at the labelling screen, in a real browser: drawn, corrected inside a rectangle, submitted and learnt."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,28 +80,28 @@ def write_squares(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(label_studio: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(
+    label_studio: Any,
+    make_project: Callable[..., int],
+    tiny: Callable[..., tuple[Settings, dict[str, str]]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Place:
     folder = label_studio.document_root / "squares"
     write_squares(folder)
     read = datafolder.read(folder, SCHEMA, labelstudio.config_fields(CONFIG))
-    project = labelstudio.create_project(label_studio.admin, "Squares", CONFIG)["id"]
-    labelstudio.register_local_storage(label_studio.admin, project, folder)
-    labelstudio.import_tasks(label_studio.admin, project, read.task_data(), CONFIG)
-    settings = Settings(
-        label_studio_url=label_studio.url,
-        label_studio_token=label_studio.token,
-        state_dir=tmp_path_factory.mktemp("squares"),
-        backbone="test_resnet",
-        weights="scratch",
-        image_size=32,
-        folds=2,
-        unet_steps=40,
-        crop_size=32,
-        patch_size=16,
-        patches=3,
-        batch_size=4,
-        random_slots=False,  # what is served first shows its mask
-        poll_seconds=1,
+    project = make_project("Squares", CONFIG, folder, read.task_data())
+    settings, _ = tiny(
+        LABEL_STUDIO_URL=label_studio.url,
+        LABEL_STUDIO_TOKEN=label_studio.token,
+        STATE_DIR=str(tmp_path_factory.mktemp("squares")),
+        BACKBONE="test_resnet",
+        UNET_STEPS="40",
+        CROP_SIZE="32",
+        PATCH_SIZE="16",
+        PATCHES="3",
+        RANDOM_SLOTS="false",  # what is served first shows its mask
+        GATE_LEVEL="1",  # a few squares more must not be refused by chance
+        POLL_SECONDS="1",
     )
     store = Store.open(settings.database)
     store.register_project(project, CONFIG, connection="poll")
@@ -112,7 +112,7 @@ def place(label_studio: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert len(list(take_turns([expert], {}, MARKED, masks=known_masks(read)))) == MARKED
     place = Place(project, settings, store)
     place.worked(1)
-    yield place
+    return place
 
 
 class Screen:
