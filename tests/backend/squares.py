@@ -93,7 +93,7 @@ class Squares:
         self.store.register_project(PROJECT, config, connection="poll")
 
     def drawn(self, task: int) -> list[dict[str, Any]]:
-        return encode_masks(SCHEMA, HEIGHT, WIDTH, {"mask": self.masks[task - 1][None]}, {"mask": [1.0]})
+        return as_result(self.masks[task - 1])
 
     def record(self, task: int, result: list[dict[str, Any]]) -> None:
         """An annotation that was imported before anybody reviewed anything."""
@@ -162,7 +162,7 @@ class HandDrawn(Squares):
         for row, task in enumerate(taken.ids.tolist()):
             if marked.painted[row] and not marked.people[row]:
                 given[row] = (quality or {}).get(task, 0.8)
-            results = encode_masks(SCHEMA, HEIGHT, WIDTH, {"mask": masks[task - 1][None]}, {"mask": [1.0]})
+            results = as_result(masks[task - 1])
             told = {"uncertainty": 0.1, "quality": given[row].tolist(), "dice": [float("nan")]}
             unsure = np.full((HEIGHT, WIDTH), 0.25, dtype=np.float32)
             regions.keep(folder, task, str(taken.pixels[row]), results, told, unsure)
@@ -176,6 +176,10 @@ class HandDrawn(Squares):
             if in_force:
                 session.get_one(Project, PROJECT).version = number
         return taken, marked, scored
+
+
+def as_result(mask: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    return encode_masks(SCHEMA, HEIGHT, WIDTH, {"mask": mask[None]}, {"mask": [1.0]})
 
 
 def moved(masks: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
