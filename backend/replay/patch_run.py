@@ -30,7 +30,7 @@ Bools = NDArray[np.bool_]
 COUNTS = (0, 1, 2, 5, 10, 20)
 REFIT = "+refit"
 """Behind a choice's name: every model trains from starting weights, not on from the last."""
-STEPS = 10
+STEPS = 20
 """Of training on from the last model, beside `config.steps` from starting weights."""
 CORNERS = 1.0
 """Pixels within which the outline of what has to be changed is simplified before its corners are counted."""

@@ -15,8 +15,11 @@ from backend.segmentation.unet import UNet
 from tasks.mask_codec import Patch
 from tasks.ranking.patches import Patches, attention, candidates, choose, means
 
-DIVERSITY = 0.1
-"""What being unlike all patches chosen or reviewed before is worth, beside the mean attention of a patch."""
+DIVERSITY = 1.0
+"""What being unlike all patches chosen or reviewed before is worth, beside the mean attention of a patch.
+
+Attention alone picks the patches densest in foreground, which look alike; what is learnt of them alone harms the rest.
+"""
 SPARE = 8
 """Patches that are embedded for each one wanted: those of the highest attention, none overlapping another."""
 
