@@ -3,7 +3,6 @@
 import argparse
 import logging
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -47,14 +46,9 @@ def of_masks(data: Path, seeds: int, state: Path) -> str:
     state.parent.mkdir(parents=True, exist_ok=True)
     # Started anew, not forked: a forked process has PyTorch's threads only in name.
     with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
-        for _ in pool.map(partial(_done, state=state), patches.jobs(pairs, seeds, state)):
-            pass
+        for job in [pool.submit(patches.replay, job, state) for job in patches.jobs(pairs, seeds, state)]:
+            job.result()
     return patches_document.written(pairs, patches.kept(state))
-
-
-def _done(job: patches.Job, state: Path) -> None:
-    for line in patches.replayed(job, state):
-        print(line, flush=True)
 
 
 if __name__ == "__main__":
