@@ -47,7 +47,8 @@ def truth(material: Material) -> Truth | None:
     present = material.schema.fingerprint()
     for version in reversed(material.versions):
         folder = material.registry.version(material.project.id, version.number)
-        if version.schema == present and (folder / "marked.json").exists():
+        trained = made(material, version) is version  # one put in force again knows what was marked when it was trained
+        if trained and version.schema == present and (folder / "marked.json").exists():
             found, ids = Marked.load(folder / "marked.json"), Snapshot.load(folder / "snapshot.npz").ids.tolist()
             rows = zip(ids, found.painted.tolist(), found.people.tolist(), found.reviewed.tolist(), strict=True)
             return Truth({task: Mark(*row) for task, *row in rows if row[0]}, found.problems)

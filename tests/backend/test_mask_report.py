@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from backend.report.facts import gather
 from backend.report.page import render
 from backend.settings import settings
 from backend.telemetry import Telemetry
-from tasks.tables import Published
+from tasks.tables import Project, Published, Version
 from tests.backend.squares import HEIGHT, SCHEMA, WIDTH, HandDrawn, Squares, as_result, moved, rectangle, scope
 
 WRONG = (3, 9)  # masks on record that look wrong
@@ -165,6 +166,28 @@ def test_before_anything_is_learnt_it_is_said_why(tmp_path: Path) -> None:
     page = render(gather(world.store, world.settings, PROJECT))
     assert "Nothing is learnt of mask yet: it takes 5 marked images outside the hold-out, and 2 are there." in page
     assert "no model drew masks" in page
+
+
+def test_a_version_put_in_force_again_is_judged_by_what_is_marked_now(tmp_path: Path) -> None:
+    world = HandDrawn(tmp_path, count=40)
+    world.leave(1, moved(world.masks, 2))
+    held = [task for task, fold in world.folds().items() if fold == -1]
+    for task in held:
+        world.label_studio.answer(task, [*as_result(moved(world.masks, 2)[task - 1]), scope("image")])
+    world.look()
+    world.leave(2, world.masks)
+    again = world.registry.version(PROJECT, 3)
+    shutil.copytree(world.registry.version(PROJECT, 1), again)
+    with world.store.begin() as session:
+        verdict = {"takes_over": True, "of": 1, "reason": "v1 put in force by ann: it was right"}
+        about = {"created_at": 3e9, "seconds": 1.0, "schema": SCHEMA.fingerprint(), "labels": 40, "metrics": {}}
+        session.add(Version(project_id=PROJECT, number=3, verdict=verdict, **about))
+        session.get_one(Project, PROJECT).version = 3
+    found = gather(world.store, world.settings, PROJECT)["masks"]
+    row = found["before_and_after"]["rows"][0]
+    assert (row["n"], row["adjudicated"]) == (len(held), len(held))
+    assert row["figures"]["square"]["before"] == row["figures"]["square"]["after"] == 1
+    assert [row["version"] for row in found["history"]] == [1, 2]
 
 
 def test_doubted_masks_come_first_in_a_real_loop(tmp_path: Path) -> None:
