@@ -51,16 +51,19 @@ def pictured(material: Material, worst: Sequence[tuple[int, float]]) -> list[dic
                 "dice": dice,
                 "people": mark.people,
                 "image": _uri(image.round().astype(np.uint8), "JPEG"),
-                "record": _uri(_coloured(material.schema, painted[:-1], painted[-1]), "PNG"),
-                "model": _uri(_coloured(material.schema, drawn, None), "PNG"),
+                "record": _uri(coloured(material.schema, painted[:-1], painted[-1]), "PNG"),
+                "model": _uri(coloured(material.schema, drawn, None), "PNG"),
                 "unsure": _embedded(regions.map_of(folder, task).read_bytes(), "png"),
             }
         )
     return found
 
 
-def _coloured(schema: Schema, masks: NDArray[Any], reviewed: NDArray[Any] | None) -> NDArray[np.uint8]:
-    """Masks (C, H, W) as a small picture: each class in its colour, one over the other, on black."""
+def coloured(schema: Schema, masks: NDArray[Any], reviewed: NDArray[Any] | None) -> NDArray[np.uint8]:
+    """Masks (C, H, W) as a small picture (h, w, 3): each class in its colour, the later over the earlier, on black.
+
+    reviewed: (H, W), elsewhere it is grey; None: all.
+    """
     colour = colours(schema)
     found = np.zeros((*thumbnail(masks[0]).shape, 3), dtype=np.float32)
     for (_, name), mask in zip(marks.planes(schema), masks, strict=True):

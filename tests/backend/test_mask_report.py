@@ -17,12 +17,14 @@ from backend import regions
 from backend.cli import app
 from backend.ending import stop_if_enough
 from backend.replay.label_studio import PROJECT
+from backend.report import cases
 from backend.report.facts import gather
 from backend.report.page import render
 from backend.settings import settings
 from backend.telemetry import Telemetry
+from tasks.schema import parse_label_config
 from tasks.tables import Project, Published, Version
-from tests.backend.squares import HEIGHT, SCHEMA, WIDTH, HandDrawn, Squares, as_result, moved, rectangle, scope
+from tests.backend.squares import CONFIG, HEIGHT, SCHEMA, WIDTH, HandDrawn, Squares, as_result, moved, rectangle, scope
 
 WRONG = (3, 9)  # masks on record that look wrong
 LARGER = 688.5  # A4 less its margins
@@ -105,6 +107,25 @@ def test_the_worst_cases_are_pictures_in_the_page(world: HandDrawn, facts: dict[
         assert pictures["image"][mask].mean() > 100 > pictures["image"][~mask].mean()
         assert (pictures["unsure"] == 64).all()
         assert case["dice"] == pytest.approx(dice(drawn, mask))
+
+
+def test_classes_are_told_apart_by_colour_and_what_nobody_reviewed_is_grey() -> None:
+    two = CONFIG.replace('<Label value="square"/>', '<Label value="gland"/><Label value="nodule"/>')
+    schema = parse_label_config(two)
+    masks = np.zeros((2, 4, 6), dtype=bool)
+    masks[0, :2, :4] = masks[1, 1, :2] = True
+    reviewed = np.ones((4, 6), dtype=np.uint8)
+    reviewed[3] = 0
+    picture = cases.coloured(schema, masks, reviewed)
+    found = {
+        name: tuple(int(code[at : at + 2], 16) for at in (1, 3, 5)) for name, code in cases.colours(schema).items()
+    }
+    for row in range(4):
+        for column in range(6):
+            wanted = (80, 80, 80) if row == 3 else (0, 0, 0)
+            wanted = found["gland"] if masks[0, row, column] else wanted
+            wanted = found["nodule"] if masks[1, row, column] else wanted
+            assert tuple(picture[row, column].tolist()) == wanted
 
 
 def test_a_browser_shows_the_masks_on_a_phone_and_in_print(
