@@ -82,8 +82,9 @@ def _retrain(store: Store, folder: Path, session: httpx.Client, project: int, pr
 def before_and_after(value: Mapping[str, Any]) -> Table:
     """The first and the last version's hold-out figures on the truth, side by side."""
     first, last = value["model_versions"][0], value["model_versions"][-1]
+    corrected = f", {value['corrected']} labels on record corrected" if value["corrected"] else ""
     title = (
-        f"{value['answered']} answered, {value['corrected']} labels on record corrected;"
+        f"{value['answered']} answered{corrected};"
         f" hold-out on the truth, v{first['version']} before and v{last['version']} after"
     )
     rows = [(name, first["holdout"].get(name, {}), figures) for name, figures in last["holdout"].items()]
