@@ -192,8 +192,10 @@ def test_a_mask_is_drawn_corrected_in_a_rectangle_and_learnt(
         ["mask-0-0", "brushregion", "prediction"],
         *([f"look-{number}", "rectangleregion", "prediction"] for number in range(3)),
     ]
-    screen, mask = Screen(page), shown.masks["mask"][0]
-    until(lambda: screen.shows(mask, shown.patches), 30)
+    mask = shown.masks["mask"][0]
+    until(lambda: Screen(page).shows(mask, shown.patches), 30)
+    screen = Screen(page)
+    assert screen.box == pytest.approx(screen.window, abs=2)  # all of the image is in sight
 
     # A stroke of the brush in the first rectangle, or of the eraser where that lies in the mask.
     patch, here = shown.patches[0], covered(shown.patches[:1])
