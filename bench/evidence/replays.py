@@ -21,7 +21,7 @@ BATCHES = 3  # of 5 % of the images each
 BATCH_SHARE = 0.05
 FIRST_SEED = 300  # far from those that weights, formulas and sizes were tried on
 FEWER = {"entropy": 5, "coverage": 5}  # seeds of the strategies that are far from the best
-LEARNING = {"backbone": "resnet10t", "weights": "scratch", "folds": 3, "head_seeds": 1, "corrected_share": 1.0}
+LEARNING = {"backbone": "resnet10t", "weights": "scratch", "folds": 3, "head_seeds": 1}
 HISTOLOGY = (
     "Histology, which is on record as another control, all but names benign or malignant: what the loop finds here"
     " beyond the image alone is what a second control on record can give at best."
