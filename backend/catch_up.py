@@ -16,11 +16,11 @@ from backend.learning import crossfit
 from backend.learning.config import LearningConfig
 from backend.learning.weights import load_crossfit
 from backend.marked import take as take_marks
-from backend.marking import FOLDER
 from backend.registry import load_json
 from backend.scored import Drawn, Scored, score
 from backend.segmentation import ensemble
 from backend.snapshot import Snapshot, take
+from backend.unets import FOLDER
 from backend.work import Work
 from tasks.schema import Schema, parse_label_config
 

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from sqlalchemy import select
 
-from backend import backbones, centres, kept_heads, marking, members, pictures, verdict
+from backend import backbones, centres, kept_heads, marking, members, pictures, unets, verdict
 from backend.carried import carried
 from backend.evaluation.metrics import evaluate
 from backend.learning import crossfit
@@ -127,7 +127,7 @@ class Cycle(Work):
             return Seen.load(path)
         progress = self._begin("training U-Nets", self.number)
         whose = (self.folder, self.before, self.registry, self.schema, taken, marked, self.settings)
-        found = marking.learn(*whose, progress)
+        found = unets.learn(*whose, progress)
         if found is None:
             return None
         progress = self._begin("drawing masks", self.number)

@@ -1,26 +1,22 @@
-"""The masks' part of a cycle: U-Nets that learn what is marked, and what they draw in every image.
+"""What a version's U-Nets make of every task: the regions they draw, and the figures that order and judge.
 
 Out of fold as everything: a marked image is drawn by the member that saw neither it nor its group.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from backend import regions, scored
 from backend.learning.backbone import Progress
 from backend.marked import Marked
-from backend.registry import Registry, load_arrays, load_json, save_arrays, save_json
-from backend.segmentation import ensemble
-from backend.segmentation.crops import frequency
+from backend.registry import Registry, load_arrays, save_arrays
 from backend.segmentation.dice import dice, mean_dice
 from backend.segmentation.drawing import Drawn, draw
 from backend.segmentation.ensemble import Ensemble
-from backend.segmentation.unet import with_reachable_weights
 from backend.settings import Settings
 from backend.snapshot import Snapshot
 from tasks import marks
@@ -29,11 +25,7 @@ from tasks.mask_codec import encode_masks
 from tasks.ranking.mask_errors import doubts
 from tasks.schema import MaskHead, Schema
 
-log = structlog.get_logger()
-
 Floats = NDArray[np.float32]
-
-FOLDER = "unets"  # of a version, with its members
 
 
 @dataclass(frozen=True)
@@ -81,51 +73,6 @@ class Seen:
     def load(cls, path: Path) -> "Seen":
         """Read what save wrote."""
         return cls(**load_arrays(path))
-
-
-def learn(
-    folder: Path,
-    before: Path,
-    registry: Registry,
-    schema: Schema,
-    taken: Snapshot,
-    marked: Marked,
-    settings: Settings,
-    progress: Progress,
-) -> Ensemble | None:
-    """Train the U-Nets of a version (its folder), or go on with it; None while too little is marked.
-
-    before: the folder of the model in force. Where nothing that they learn from has changed since, its U-Nets go on
-    as they are. Raises what the training raises.
-    """
-    rows = marked.trained(taken.folds)
-    if not marked.learnable(taken.folds):
-        log.info("too few images are marked", version=folder.name, marked=len(rows))
-        return None
-    own, made = folder / FOLDER, folder / FOLDER / "made.json"
-    if made.exists():
-        return ensemble.load(own)
-    config, said = with_reachable_weights(settings.segmentation)
-    if said is not None:
-        log.warning("no pretrained weights", version=folder.name, reason=said)
-    classes = [label for _, label in marks.planes(schema)]
-    about = {
-        "classes": [list(plane) for plane in marks.planes(schema)],
-        "config": asdict(config),
-        "learnt_from": marked.fingerprint(taken),
-    }
-    kept = _made(before)
-    if kept == about:
-        found = ensemble.load(before / FOLDER)
-        ensemble.save(found, own)
-    else:
-        examples = marked.examples(registry, taken, rows)
-        often = frequency(examples.reviewed, marked.people[rows])
-        found = ensemble.cross_fit(
-            examples, taken.folds[rows], classes, config, frequency=often, progress=progress, folder=own
-        )
-    save_json(made, about)
-    return found
 
 
 def see(
@@ -191,8 +138,3 @@ def _parts(schema: Schema) -> list[tuple[MaskHead, slice]]:
     """Where the classes of each mask head lie among all."""
     ends = np.cumsum([len(head.classes) for head in schema.masks]).tolist()
     return [(head, slice(end - len(head.classes), end)) for head, end in zip(schema.masks, ends, strict=True)]
-
-
-def _made(folder: Path) -> Any:
-    path = folder / FOLDER / "made.json"
-    return load_json(path) if path.exists() else None
