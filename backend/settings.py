@@ -101,10 +101,10 @@ class Settings(BaseSettings):
     crop_size: int = Field(
         256, ge=32, multiple_of=32, description="Side in pixels of what a U-Net sees in a training step"
     )
-    pixel_uncertainty: Literal["cross_entropy", "entropy", "mutual_information"] = Field(
-        "cross_entropy",
-        description="Measure of a pixel's uncertainty: of the members against their mean (UGA's), of their mean, or"
-        " what they disagree about",
+    pixel_uncertainty: Literal["entropy", "cross_entropy", "mutual_information"] = Field(
+        "entropy",
+        description="Measure of a pixel's uncertainty: entropy of the members' mean, cross-entropy of the members"
+        " against it (UGA's), or what they disagree about",
     )
     patches: int = Field(5, ge=0, description="Rectangles on the most uncertain patches of an image; 0: none")
     patch_size: int = Field(64, ge=8, description="Side in pixels of these patches")
