@@ -15,6 +15,8 @@ from demo.nodule import Nodule, grow_nodule
 from demo.phantoms import CLASSES, FolderTaken, _with_errors, write_phantoms
 from demo.tirads import Ceiling, Features, level
 from demo.ultrasound import SITES, Site, grow_neck, scan
+from tasks import datafolder
+from tasks.schema import parse_label_config
 
 IMAGES = 120
 Row = dict[str, str]
@@ -57,6 +59,15 @@ def test_every_row_has_its_image_and_a_mask_of_its_size(folder: Path, rows: list
             assert image.size == mask.size == sizes[row["site"]]
             assert 0.02 < np.asarray(mask).mean() < 0.3
     assert sum(len(data) for data in contents(folder).values()) < IMAGES * 65_000
+
+
+def test_the_masks_are_read_under_their_label_config(folder: Path) -> None:
+    config = Path(__file__).parents[2] / "docs" / "examples" / "thyroid-masks.xml"
+    read = datafolder.read(folder, parse_label_config(config.read_text()))
+    assert len(read.rows) == IMAGES and read.problems == ()
+    row = read.rows[0]
+    with Image.open(folder / row.cells["mask"]) as mask:
+        np.testing.assert_array_equal(read.mask(row, "mask")[0] != 0, np.asarray(mask))
 
 
 def test_columns_and_classes_are_those_of_the_label_config(rows: list[Row]) -> None:
