@@ -12,6 +12,7 @@ from backend.drawings import dice_by_task
 from backend.evaluation.compare import Difference
 from backend.evaluation.gate import GROUPS
 from backend.evaluation.mask_gate import compare
+from backend.learning.folds import HOLDOUT
 from backend.marked import Marked
 from backend.report.material import Item, Material
 from backend.report.models import CENTRES, DRAWS, first_reviews, made, reviewed_before, seen_by
@@ -85,6 +86,7 @@ def summary(material: Material) -> dict[str, Any] | None:
 def suspects(material: Material) -> dict[str, Any] | None:
     """Masks on record that the model in force doubts and nobody has reviewed, the worst first; None without one.
 
+    The hold-out is kept out: who is told of a mask there does not answer it unseen, as honest figures need.
     count: doubted by SUSPECT or more, of `recorded` masks that were judged. tasks: SUSPECTS of them, each with task,
     control, class, its quality (`mask_errors.mask_quality`) and doubt.
     """
@@ -93,8 +95,11 @@ def suspects(material: Material) -> dict[str, Any] | None:
     if number is None or scored is None or scored.scores is None or not scored.drawn:
         return None
     folder = material.registry.version(material.project.id, number)
-    known = {item.id: item for item in seen_by(material.items, [scored])}
-    judged = {task: item for task, item in known.items() if item.marks.recorded and not item.marks.by_people}
+    judged = {
+        item.id: item
+        for item in seen_by(material.items, [scored])
+        if item.fold != HOLDOUT and item.marks.recorded and not item.marks.by_people
+    }
     found = [
         (float(scored.scores.doubt(head.name)[scored.row_of[task]]), task, head)
         for head in material.schema.masks
@@ -105,7 +110,7 @@ def suspects(material: Material) -> dict[str, Any] | None:
     return {
         "recorded": len(judged),
         "count": len(doubted),
-        "tasks": [_suspect(material, folder, known[task], head, doubt) for doubt, task, head in doubted[:SUSPECTS]],
+        "tasks": [_suspect(material, folder, judged[task], head, doubt) for doubt, task, head in doubted[:SUSPECTS]],
     }
 
 
