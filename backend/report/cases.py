@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,7 @@ from PIL import Image
 
 from backend import regions
 from backend.drawings import masks_of
-from backend.report.masks import truth
-from backend.report.material import Material
+from backend.report.dice import Drawings, worst
 from backend.segmentation.thumbnails import thumbnail
 from tasks import marks
 from tasks.schema import Schema
@@ -30,14 +29,14 @@ def colours(schema: Schema) -> dict[str, str]:
     return {name: COLOURS[place % len(COLOURS)] if len(names) > 1 else "#ffffff" for place, name in enumerate(names)}
 
 
-def pictured(material: Material, worst: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
-    """The first SHOWN of (task, Dice), each with task, site, dice, people (who marked it) and four data URIs."""
-    known, number = truth(material), material.project.version
+def pictured(drawings: Drawings) -> list[dict[str, Any]]:
+    """The SHOWN worst, each with task, site, dice, people (whether they marked it) and four data URIs."""
+    material, known, number = drawings.material, drawings.truth, drawings.material.project.version
     if known is None or number is None:
         return []
     items, folder = {item.id: item for item in material.items}, material.registry.version(material.project.id, number)
     found = []
-    for task, dice in worst[:SHOWN]:
+    for task, dice in worst(drawings)[:SHOWN]:
         item, mark = items[task], known.marks[task]
         pixels = item.pixels or ""
         painted = np.load(material.registry.painted(mark.digest), mmap_mode="r")
@@ -53,7 +52,7 @@ def pictured(material: Material, worst: Sequence[tuple[int, float]]) -> list[dic
                 "image": _uri(image.round().astype(np.uint8), "JPEG"),
                 "record": _uri(coloured(material.schema, painted[:-1], painted[-1]), "PNG"),
                 "model": _uri(coloured(material.schema, drawn, None), "PNG"),
-                "unsure": _embedded(regions.map_of(folder, task).read_bytes(), "png"),
+                "unsure": _uri(_brightened(regions.map_of(folder, task)), "PNG"),
             }
         )
     return found
@@ -73,6 +72,12 @@ def coloured(schema: Schema, masks: NDArray[Any], reviewed: NDArray[Any] | None)
     if reviewed is not None:
         found += UNSEEN * (1 - thumbnail(reviewed))[..., None]
     return found.clip(0, 255).round().astype(np.uint8)
+
+
+def _brightened(file: Path) -> NDArray[np.uint8]:
+    """A map of uncertainty, which is dark almost everywhere, by its square root."""
+    with Image.open(file) as map_:
+        return (255 * np.sqrt(np.asarray(map_) / 255)).round().astype(np.uint8)
 
 
 def _uri(pixels: NDArray[np.uint8], kind: str) -> str:

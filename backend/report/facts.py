@@ -5,7 +5,7 @@ from typing import Any
 
 from backend import evidence, kept_heads
 from backend.registry import Registry
-from backend.report import annotators, cases, centres, limits, masks, models, reviews, stopping
+from backend.report import annotators, cases, centres, dice, limits, masks, models, reviews, stopping
 from backend.report.material import Material, read
 from backend.settings import Settings
 from backend.weights_in_words import sentences
@@ -59,11 +59,10 @@ def _masks(material: Material) -> dict[str, Any] | None:
     found = masks.summary(material)
     if found is None:
         return None
-    ends = masks.before_and_after(material)
-    worst = [] if ends is None else ends.pop("worst")
+    drawings = dice.Drawings(material)
     return found | {
-        "before_and_after": ends,
-        "history": masks.history(material),
-        "worst": cases.pictured(material, worst),
+        "before_and_after": dice.before_and_after(drawings),
+        "curve": dice.curve(drawings),
+        "worst": cases.pictured(drawings),
         "colours": cases.colours(material.schema),
     }

@@ -54,13 +54,13 @@ def _charts(facts: dict[str, Any]) -> dict[str, Any]:
             True,
         )
     masks = facts["masks"]
-    if masks is not None and masks["history"]:
+    if masks is not None and masks["curve"]:
         series = [
             Line(
                 name,
-                [(row["reviewed"], row["dice"][name]) for row in masks["history"] if row["dice"][name] is not None],
+                [(row["reviewed"], row["dice"][name]) for row in masks["curve"] if row["dice"][name] is not None],
             )
-            for name in masks["history"][0]["dice"]
+            for name in masks["curve"][0]["dice"]
         ]
         shown = [replace(line, marked=True) for line in series if line.points]
         if shown:

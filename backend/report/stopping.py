@@ -12,7 +12,7 @@ from backend.evaluation.control import Arm
 from backend.evaluation.forecast import HORIZONS, POINTS, Estimate, Past
 from backend.evaluation.stopping import BACK, Criterion
 from backend.learning.folds import HOLDOUT
-from backend.report import masks, models, reviews
+from backend.report import dice, models, reviews
 from backend.report.doubts import doubts
 from backend.report.material import Floats, Item, Material, moment
 from backend.scored import Scored
@@ -121,7 +121,7 @@ def _plateau(material: Material, trained: Sequence[Version]) -> Criterion:
     if first == last:
         return stopping.plateau("", first, last, None, len(there))
     if isinstance(head, MaskHead):
-        return stopping.plateau("Dice", first, last, masks.gain(material, head, first, last), len(there))
+        return stopping.plateau("Dice", first, last, dice.gain(material, head, first, last), len(there))
     items = models.seen_by(material.holdout, [before, after])
     figures = models.compared(material, head, before, after, items)["figures"]
     name = "macro_f1" if figures["auc"]["before"] is None else "auc"
