@@ -46,7 +46,8 @@ def simulate_patches(
         with bar() as progress:
             task = progress.add_task("replaying", total=seeds * len(chosen) * steps)
             for seed in range(seeds):
-                for name, moment in replay_patches(sites(read, *pair, seed), chosen, budget, small(seed)):
+                drawn = sites(read, *pair, seed)
+                for name, moment in replay_patches(drawn, chosen, budget, small(drawn, seed)):
                     moments[name].setdefault(seed, []).append(moment)
                     progress.advance(task)
     except (MaterialError, ImageError, MaskError, OSError, FloatingPointError) as error:

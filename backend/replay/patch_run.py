@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,8 +31,12 @@ Bools = NDArray[np.bool_]
 COUNTS = (0, 1, 2, 5, 10, 20)
 REFIT = "+refit"
 """Behind a choice's name: every model trains from starting weights, not on from the last."""
+SMALL = SegmentationConfig(backbone="test_resnet", weights="scratch", crop=64, tile=256, folds=3, steps=80)
+"""What a replay learns with: as little as shows the differences, so that two cores do many."""
+WIDE, AROUND = 128, 3
+"""Pixels of a crop where SMALL's are too few, and how often the thickness of what is to be found has to fit into it."""
 STEPS = 20
-"""Of training on from the last model, beside `config.steps` from starting weights."""
+"""Of training on from the last model, beside those from starting weights."""
 CORNERS = 1.0
 """Pixels within which the outline of what has to be changed is simplified before its corners are counted."""
 
@@ -52,11 +57,14 @@ class Moment:
     seconds: float = 0.0
 
 
-def small(seed: int) -> SegmentationConfig:
-    """What a replay learns with: as little as shows the differences, so that two cores do many."""
-    return SegmentationConfig(
-        backbone="test_resnet", weights="scratch", crop=64, tile=256, folds=3, steps=80, seed=seed
-    )
+def small(sites: Sites, seed: int) -> SegmentationConfig:
+    """SMALL, with crops that hold a region of the source, as thick as in most images, and as much on either side.
+
+    Of a lesion a crop of 64 pixels shows too little for anything to be learnt.
+    """
+    thick = [2 * cv2.distanceTransform(mask, cv2.DIST_L2, 5).max() for one in sites.learnt for mask in one.masks]
+    crop = SMALL.crop if AROUND * float(np.median(thick)) <= SMALL.crop else WIDE
+    return replace(SMALL, crop=crop, seed=seed)
 
 
 def replay_patches(

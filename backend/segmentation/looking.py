@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,15 +14,14 @@ from backend.segmentation.predicting import Maps
 from backend.segmentation.tiles import Image
 from backend.segmentation.unet import UNet
 from tasks.mask_codec import Patch
-from tasks.ranking.patches import Patches, attention, candidates, choose, means
+from tasks.ranking.kmeans import assign, centres, directions
+from tasks.ranking.patches import Patches, attention, candidates, means
 
-DIVERSITY = 1.0
-"""What being unlike all patches chosen or reviewed before is worth, beside the mean attention of a patch.
-
-Attention alone picks the patches densest in foreground, which look alike; what is learnt of them alone harms the rest.
-"""
-SPARE = 8
-"""Patches that are embedded for each one wanted: those of the highest attention, none overlapping another."""
+MOST = 512
+"""Patches of an image that are compared: of a large image an even part of those there are."""
+TINY = 1e-6
+TYPICAL = 1 / 3
+"""Share of the patches of a kind, the most typical ones, of which the one of the highest attention is chosen."""
 
 
 class Shortlist(NamedTuple):
@@ -50,7 +50,7 @@ def shortlist(maps: Maps, member: UNet, image: Image, count: int, side: int, spe
     the image; patches that touch it are left out. The score of a patch is its mean attention, in [0, 1].
     """
     height, width = image.shape[:2]
-    every = candidates([(height, width)], side, max(side // 4, 1))
+    every = candidates([(height, width)], side, max(side // 2, 1))
     free = np.ones(len(every.top), dtype=np.bool_)
     for patch in spent:
         free &= ~(
@@ -59,29 +59,26 @@ def shortlist(maps: Maps, member: UNet, image: Image, count: int, side: int, spe
             & (every.left < patch.x + patch.width)
             & (patch.x < every.left + side)
         )
-    there = Patches(every.image[free], every.top[free], every.left[free], side)
-    scores = means(attention(maps.uncertainty, maps.probabilities), there.top, there.left, side)
-    best = choose(scores, there, count * SPARE).order
-    top, left = (
-        np.array([*ours[best], *before], dtype=np.intp)
-        for ours, before in ((there.top, [patch.y for patch in spent]), (there.left, [patch.x for patch in spent]))
+    there = np.flatnonzero(free)
+    there = there[np.linspace(0, len(there) - 1, min(len(there), MOST)).round().astype(np.intp)]
+    top, left = every.top[there], every.left[there]
+    scores = means(attention(maps.uncertainty, maps.probabilities), top, left, side)
+    before = np.array([[patch.y, patch.x] for patch in spent], dtype=np.intp).reshape(-1, 2)
+    places = np.concatenate([np.column_stack([top, left]), before])
+    embeddings = (
+        patch_embeddings(member, image, places[:, 0], places[:, 1], side)
+        if len(places)
+        else np.zeros((0, 1), dtype=np.float32)
     )
-    embeddings = patch_embeddings(member, image, top, left, side) if len(top) else np.zeros((0, 1), dtype=np.float32)
-    return Shortlist(
-        (height, width),
-        top[: len(best)],
-        left[: len(best)],
-        scores[best],
-        embeddings[: len(best)],
-        embeddings[len(best) :],
-    )
+    return Shortlist((height, width), top, left, scores, embeddings[: len(top)], embeddings[len(top) :])
 
 
 def pooled(shortlists: Sequence[Shortlist], count: int, side: int) -> list[tuple[int, Patch]]:
     """At most `count` patches of many images, with the index of the image of each, in the order of choice.
 
-    One by one the highest score plus `DIVERSITY` times how unlike the patch is to those chosen, and to those reviewed
-    before in any of the images. The score of a patch as it comes back is its mean attention alone.
+    Patches fall into kinds, as many as are wanted and were reviewed: clusters of their embeddings. One by one the kind
+    with the most attention in all, divided by one more than what was chosen or reviewed of it, gives the patch of the
+    highest attention among its most typical ones. The score of a patch as it comes back is its mean attention.
     """
     offered = [one for one in shortlists if len(one.top)]
     if not offered:
@@ -91,10 +88,23 @@ def pooled(shortlists: Sequence[Shortlist], count: int, side: int) -> list[tuple
     scores = np.concatenate([one.scores for one in shortlists])
     embeddings = np.concatenate([one.embeddings for one in offered])
     reviewed = np.concatenate([embeddings[:0], *(one.reviewed for one in shortlists if len(one.reviewed))])
-    chosen = choose(scores, Patches(image, top, left, side), count, embeddings, DIVERSITY, reviewed).order
-    found = []
-    for row in chosen.tolist():
-        height, width = shortlists[image[row]].shape
-        y, x = int(top[row]), int(left[row])
-        found.append((int(image[row]), Patch(x, y, min(side, width - x), min(side, height - y), float(scores[row]))))
+    centre = centres(embeddings, count + len(reviewed), np.random.default_rng(0))
+    kind = assign(embeddings, centre)
+    had = np.bincount(assign(reviewed, centre), minlength=len(centre))
+    likeness = np.einsum("nd,nd->n", directions(embeddings), centre[kind])
+    patches, free = Patches(image, top, left, side), np.ones(len(top), dtype=np.bool_)
+    attended = np.bincount(kind, scores.astype(np.float64) + TINY, minlength=len(centre))
+    found: list[tuple[int, Patch]] = []
+    while len(found) < count and free.any():
+        open_kinds = np.bincount(kind[free], minlength=len(centre)) > 0
+        one = int(np.where(open_kinds, attended / (1 + had), -1).argmax())
+        rows = np.flatnonzero(free & (kind == one))
+        rows = rows[np.argsort(-likeness[rows], kind="stable")][: max(math.ceil(TYPICAL * len(rows)), 1)]
+        best = int(rows[scores[rows].argmax()])
+        height, width = shortlists[image[best]].shape
+        y, x = int(top[best]), int(left[best])
+        patch = Patch(x, y, min(side, width - x), min(side, height - y), float(scores[best]))
+        found.append((int(image[best]), patch))
+        free &= ~patches.overlapping(int(image[best]), y, x)
+        had[one] += 1
     return found

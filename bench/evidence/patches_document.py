@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from backend.replay.curves import interval
 from backend.replay.patch_choices import SIDE
 from backend.replay.patch_curves import AT, RIVAL, differences, paired_p, summary
-from backend.replay.patch_run import COUNTS, REFIT, STEPS, Moment, small
+from backend.replay.patch_run import COUNTS, REFIT, SMALL, STEPS, WIDE, Moment
 from backend.replay.sites import KEPT, LEARNT, LONGEST, POOL, TESTED
-from bench.evidence.patches import FEWER, STRATEGIES, Pair, Results
+from bench.evidence.patches import FEWER, FIRST_SEED, STRATEGIES, Pair, Results
 from bench.evidence.tables import number, signed, table, verdict
 
 By = Mapping[str, Mapping[int, Sequence[Moment]]]
@@ -46,7 +46,6 @@ def written(pairs: Sequence[Pair], results: Results) -> str:
 
 
 def _about() -> str:
-    config = small(0)
     fewer = ", ".join(f"{name} {count}" for name, count in FEWER.items())
     return f"""# Evidence: masks
 
@@ -58,12 +57,13 @@ Each figure is the mean over seeds with the 95 % interval of that mean (Student'
 p is that of the paired t test, two-sided.
 
 What chooses, trains and predicts is what the live loop has (`backend/segmentation`). Learning is kept small, so that
-two cores do all of it in about an hour: {config.folds} members of {config.backbone} from scratch, {config.steps} steps
-on crops of {config.crop} pixels, {STEPS} steps each time it trains on, half of the crops of corrected patches.
+two cores do all of it in an hour or two: {SMALL.folds} members of {SMALL.backbone} from scratch, {SMALL.steps} steps on
+crops of {SMALL.crop} pixels ({WIDE} where what is to be found is too thick for that, as lesions are), {STEPS} steps
+each time it trains on, half of the crops of corrected patches.
 Images are made smaller to {LONGEST} pixels on the longer side; patches are of these. A seed draws, by whole patients,
 up to {LEARNT} images of the source to learn from and {KEPT} to test on, and up to {POOL} of the target to correct and
-{TESTED} to test on; the folds; and the training. Seeds start at 0; what was tuned was tuned on seeds from 1000 on, of
-the same data sets.
+{TESTED} to test on; the folds; and the training. Seeds start at {FIRST_SEED}; what was tuned was tuned on few
+others of the same data sets: how patches are chosen on the seeds 0, 1, 2, 1000 and 1001, rates and sizes on 1000.
 
 Strategies: hybrid (the patch's attention, and how unlike it is to those chosen, as the live loop has it), the rule of
 Uncertainty-Guided Annotation (paper), random, and {RIVAL}: a third of the patches from anywhere, a third by the

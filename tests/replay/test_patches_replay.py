@@ -15,7 +15,7 @@ from backend.replay import patch_run
 from backend.replay.material import MaterialError
 from backend.replay.patch_choices import CHOICES, SIDE
 from backend.replay.patch_curves import differences, paired_p, summary
-from backend.replay.patch_run import Moment, corners, replay_patches, small
+from backend.replay.patch_run import SMALL, WIDE, Moment, corners, replay_patches, small
 from backend.replay.sites import LONGEST, Sites, site_called, sites, smaller
 from tasks.datafolder import read
 from tasks.schema import parse_label_config
@@ -50,14 +50,14 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("replay") / "squares", ["north lab"] * 8 + ["south"] * 8)
 
 
-TINY = replace(small(0), crop=32, tile=64, folds=2, steps=2)
+TINY = replace(SMALL, crop=32, tile=64, folds=2, steps=2)
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Next to no training."""
     monkeypatch.setattr(patch_run, "STEPS", 1)
-    monkeypatch.setattr(patch_run, "small", lambda seed: replace(TINY, seed=seed))
+    monkeypatch.setattr(patch_run, "small", lambda sites, seed: replace(TINY, seed=seed))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_only_what_was_chosen_is_reviewed_and_nothing_twice(name: str, first: pa
 
 @pytest.mark.usefixtures("quick")
 def test_all_strategies_start_alike_and_go_up_to_the_budget(squares: Path) -> None:
-    found = list(replay_patches(drawn(squares), ["random", "hybrid", "random+refit"], 2, patch_run.small(0)))
+    found = list(replay_patches(drawn(squares), ["random", "hybrid", "random+refit"], 2, TINY))
     assert [(name, moment.patches) for name, moment in found] == [
         (name, count) for name in ("random", "hybrid", "random+refit") for count in (0, 1, 2)
     ]
@@ -126,7 +126,15 @@ def test_all_strategies_start_alike_and_go_up_to_the_budget(squares: Path) -> No
     first = [moment.foreground_pixels for name, moment in found if moment.patches == 1 and name != "hybrid"]
     assert first[0] == first[1]
     with pytest.raises(KeyError):
-        next(replay_patches(drawn(squares), ["best"], 2, patch_run.small(0)))
+        next(replay_patches(drawn(squares), ["best"], 2, TINY))
+
+
+def test_crops_hold_what_is_to_be_found_and_as_much_around_it(squares: Path) -> None:
+    found = drawn(squares)
+    thin = [one._replace(masks=np.eye(*SIDES, dtype=np.uint8)[None]) for one in found.learnt]
+    thick = [one._replace(masks=np.ones_like(one.masks)) for one in found.learnt]
+    configs = [small(replace(found, learnt=tuple(learnt)), 7) for learnt in (thin, thick)]
+    assert configs == [replace(SMALL, seed=7), replace(SMALL, seed=7, crop=WIDE)]
 
 
 def test_clicks_are_the_corners_of_what_is_wrong() -> None:
