@@ -16,6 +16,7 @@ from backend.learning import crossfit
 from backend.learning.config import LearningConfig
 from backend.learning.weights import load_crossfit
 from backend.marked import take as take_marks
+from backend.marking import Seen
 from backend.registry import load_json
 from backend.scored import Drawn, Scored, score
 from backend.segmentation import ensemble
@@ -120,4 +121,5 @@ class CatchUp(Work):
         progress = self._begin("drawing masks", version)
         marked = take_marks(self.store, self.registry, schema, new, self.project_id)
         found = ensemble.load(folder / FOLDER)
-        return marking.see(folder, self.registry, schema, new, marked, found, self.settings, progress).by_head(schema)
+        seen = marking.see(folder, self.registry, schema, new, marked, found, self.settings, progress)
+        return seen.by_head(schema, Seen.load(folder / "seen.npz"))

@@ -40,9 +40,12 @@ class Seen:
     quality: Floats
     dice: Floats
 
-    def by_head(self, schema: Schema) -> dict[str, scored.Drawn]:
-        """Per mask head the tasks' uncertainty, and the doubt of the class whose mask on record is doubted most."""
-        doubt = np.nan_to_num(doubts(self.quality))
+    def by_head(self, schema: Schema, among: "Seen | None" = None) -> dict[str, scored.Drawn]:
+        """Per mask head the tasks' uncertainty, and the doubt of the class whose mask on record is doubted most.
+
+        among: the tasks whose masks on record show what is usual; None: these.
+        """
+        doubt = np.nan_to_num(doubts(self.quality, None if among is None else among.quality))
         return {head.name: scored.Drawn(self.uncertainty, doubt[:, part].max(axis=1)) for head, part in _parts(schema)}
 
     def metrics(self, schema: Schema, held: NDArray[np.bool_], people: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:

@@ -37,16 +37,19 @@ def mask_quality(probabilities: Map, masks: NDArray[np.uint8], reviewed: NDArray
     return found
 
 
-def doubts(quality: Floats) -> Floats:
-    """How far each mask on record is to be doubted, float32 (N, C) in [0, 1], from the quality of all of a class.
+def doubts(quality: Floats, among: Floats | None = None) -> Floats:
+    """How far each mask on record is to be doubted, float32 (N, C) in [0, 1], beside others of its class.
 
     `1 - q / median q`, 0 above the median: the worst pixels of a right mask are bad as well, along every border, so
     that only quality below the usual speaks against one. quality: (N, C) of `mask_quality`; NaN, where there is no mask
-    on record, stays.
+    on record, stays. among: (M, C) of the masks whose median is the usual; None: these. A class that has none there is
+    not doubted.
     """
-    known = ~np.isnan(quality)
-    usual = np.ones(quality.shape[1])
+    others = quality if among is None else among
+    known = ~np.isnan(others)
+    usual = np.zeros(quality.shape[1])
     for column in np.flatnonzero(known.any(axis=0)).tolist():
-        usual[column] = max(float(np.median(quality[known[:, column], column])), float(np.finfo(np.float32).tiny))
-    found: Floats = np.clip(1 - quality / usual, 0, 1).astype(np.float32)
+        usual[column] = float(np.median(others[known[:, column], column]))
+    below = np.maximum(usual - quality, 0)  # where nothing is usual, nothing is below it
+    found: Floats = np.where(np.isnan(quality), np.nan, below / np.where(usual > 0, usual, 1)).astype(np.float32)
     return found
