@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backend import jobs, pictures, regions
+from backend.catch_up import CatchUp
 from backend.cycle import Cycle
 from backend.marked import Marked
 from backend.marked import take as take_marks
@@ -19,6 +20,7 @@ from backend.replay.label_studio import PROJECT, ReplayImages, ReplayLabelStudio
 from backend.scored import Scored, score
 from backend.settings import Settings
 from backend.snapshot import Snapshot, take
+from backend.work import Work
 from tasks import sync
 from tasks.client import Client
 from tasks.images import Images
@@ -106,20 +108,26 @@ class Squares:
 
     def cycle(self, steps: int | None = None) -> Path:
         """Run a cycle, which is killed after so many notes of progress."""
+        return self.registry.version(PROJECT, self._run(Cycle, threading.Event() if steps is None else Killing(steps)))
+
+    def catch_up(self) -> int:
+        """Look at tasks that came later; returns how many."""
+        return self._run(CatchUp, threading.Event())
+
+    def _run(self, work: type[Work], stopping: threading.Event) -> int:
         client = cast(Client, self.label_studio)
         sync.reconcile(self.store, client, PROJECT)
-        jobs.request(self.store, PROJECT, Cycle.kind, "test")
+        jobs.request(self.store, PROJECT, work.kind, "test")
         job = jobs.claim(self.store, "test")
         assert job is not None
-        stopping = threading.Event() if steps is None else Killing(steps)
         parts = (self.store, client, cast(Images, self.images), self.registry, self.settings, job.id, PROJECT)
         try:
-            made = Cycle(*parts, stopping).run()
+            made = work(*parts, stopping).run()
         except Killed:
             jobs.release(self.store, job.id, "test")
             raise
         jobs.finish(self.store, job.id, "test")
-        return self.registry.version(PROJECT, made)
+        return made
 
     def published(self) -> dict[int, Published]:
         with self.store.begin() as session:

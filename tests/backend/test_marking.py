@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backend import regions
 from backend.learning.folds import HOLDOUT
 from backend.live import Live
 from backend.marked import Marked
@@ -16,8 +17,8 @@ from backend.scored import of_version
 from backend.snapshot import Snapshot
 from tasks.mask_codec import decode_masks
 from tasks.queue import open_head
-from tasks.tables import Annotation, Version
-from tests.backend.squares import CONFIG, COUNT, HEIGHT, SCHEMA, WIDTH, Killed, Squares, rectangle, scope
+from tasks.tables import Annotation, Task, Version
+from tests.backend.squares import CONFIG, COUNT, HEIGHT, SCHEMA, WIDTH, Killed, Squares, as_result, rectangle, scope
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +163,25 @@ def test_too_few_masks_abstain_and_bad_regions_cost_their_own_task(tmp_path: Pat
     assert "mask" not in load_json(folder / "model.json")["holdout"]
     for row in squares.published().values():
         assert [result["type"] for result in row.shown] == ["textarea"]
+
+
+def test_later_tasks_are_drawn_and_their_masks_judged_by_what_is_usual(tmp_path: Path) -> None:
+    squares = Squares(tmp_path)
+    there = squares.label_studio._tasks
+    late = {task: there.pop(task) for task in (23, 24)}
+    folder = squares.cycle()
+    there |= late
+    squares.record(24, as_result(~squares.masks[23]))
+    squares.catch_up()
+    scored = of_version(folder)
+    assert scored.scores is not None and {23, 24} <= scored.row_of.keys()
+    assert scored.scores.disagreement[scored.row_of[23]] == 0
+    if squares.folds()[24] != HOLDOUT:
+        assert scored.scores.disagreement[scored.row_of[24]] > 0.5
+    with squares.store.begin() as session:
+        pixels = session.get_one(Task, (PROJECT, 23)).pixels
+    drawn = regions.of_task(folder, 23, pixels, SCHEMA)
+    assert drawn is not None and {result["from_name"] for result in drawn} == {"mask", "look"}
 
 
 def test_a_project_may_hold_both_kinds_of_control(tmp_path: Path) -> None:
