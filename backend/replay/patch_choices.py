@@ -12,7 +12,7 @@ from backend.segmentation.looking import pooled, shortlist
 from backend.segmentation.predicting import Maps, predict
 from tasks.mask_codec import Patch
 from tasks.ranking.patch_baselines import foreground_random_order, paper_scores, random_order
-from tasks.ranking.patches import Patches, Rows, candidates, choose
+from tasks.ranking.patches import Patches, Rows, candidates, highest
 
 SIDE = 64
 """Pixels of a patch's side, in images whose longer side has at most `sites.LONGEST`."""
@@ -30,7 +30,7 @@ def hybrid(
 ) -> Chosen:
     """As the live loop chooses (`looking`)."""
     offers = [
-        shortlist(maps, ensemble.members[0], picture.image, count, SIDE, before)
+        shortlist(maps, ensemble.members[0], picture.image, SIDE, before)
         for maps, picture, before in zip(_maps(ensemble, pool, MEASURE, tile), pool, spent, strict=True)
     ]
     return pooled(offers, count, SIDE)
@@ -45,7 +45,7 @@ def paper(
     for image, maps in enumerate(_maps(ensemble, pool, PAPERS, tile)):
         here = free.image == image
         scores[here] = paper_scores(maps.uncertainty, free.top[here], free.left[here], SIDE)
-    return _placed(pool, free, choose(scores, free, count).order)
+    return _placed(pool, free, highest(scores, free, count))
 
 
 def random(

@@ -1,8 +1,10 @@
-"""Where an annotator should look: the patches of one image, or of many, that are worth a correction."""
+"""Where an annotator should look: the patches of one image, or of many, that are worth a correction.
+
+Patches of every kind, not the most uncertain alone: `tasks.ranking.patches.choose` says how, and why.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,14 +16,10 @@ from backend.segmentation.predicting import Maps
 from backend.segmentation.tiles import Image
 from backend.segmentation.unet import UNet
 from tasks.mask_codec import Patch
-from tasks.ranking.kmeans import assign, centres, directions
-from tasks.ranking.patches import Patches, attention, candidates, means
+from tasks.ranking.patches import Patches, attention, candidates, choose, means
 
 MOST = 512
-"""Patches of an image that are compared: of a large image an even part of those there are."""
-TINY = 1e-6
-TYPICAL = 1 / 3
-"""Share of the patches of a kind, the most typical ones, of which the one of the highest attention is chosen."""
+"""Patches of an image that are compared; of an image with more, those of the highest attention."""
 
 
 class Shortlist(NamedTuple):
@@ -40,11 +38,11 @@ class Shortlist(NamedTuple):
 
 def look(maps: Maps, member: UNet, image: Image, count: int, side: int, spent: Sequence[Patch] = ()) -> list[Patch]:
     """At most `count` patches of one image (H, W, 3), the first the most worth a look; as `pooled` for one image."""
-    return [patch for _, patch in pooled([shortlist(maps, member, image, count, side, spent)], count, side)]
+    return [patch for _, patch in pooled([shortlist(maps, member, image, side, spent)], count, side)]
 
 
-def shortlist(maps: Maps, member: UNet, image: Image, count: int, side: int, spent: Sequence[Patch] = ()) -> Shortlist:
-    """What one image offers to a choice of `count` patches of `side` pixels, cut off where the image is smaller.
+def shortlist(maps: Maps, member: UNet, image: Image, side: int, spent: Sequence[Patch] = ()) -> Shortlist:
+    """What one image offers to a choice of patches of `side` pixels, cut off where the image is smaller.
 
     member: whose features say how alike patches are, the same for all images of a choice. spent: what was reviewed of
     the image; patches that touch it are left out. The score of a patch is its mean attention, in [0, 1].
@@ -59,10 +57,10 @@ def shortlist(maps: Maps, member: UNet, image: Image, count: int, side: int, spe
             & (every.left < patch.x + patch.width)
             & (patch.x < every.left + side)
         )
+    scores = means(attention(maps.uncertainty, maps.probabilities), every.top, every.left, side)
     there = np.flatnonzero(free)
-    there = there[np.linspace(0, len(there) - 1, min(len(there), MOST)).round().astype(np.intp)]
-    top, left = every.top[there], every.left[there]
-    scores = means(attention(maps.uncertainty, maps.probabilities), top, left, side)
+    there = np.sort(there[np.argsort(-scores[there], kind="stable")][:MOST])
+    top, left, scores = every.top[there], every.left[there], scores[there]
     before = np.array([[patch.y, patch.x] for patch in spent], dtype=np.intp).reshape(-1, 2)
     places = np.concatenate([np.column_stack([top, left]), before])
     embeddings = (
@@ -76,9 +74,7 @@ def shortlist(maps: Maps, member: UNet, image: Image, count: int, side: int, spe
 def pooled(shortlists: Sequence[Shortlist], count: int, side: int) -> list[tuple[int, Patch]]:
     """At most `count` patches of many images, with the index of the image of each, in the order of choice.
 
-    Patches fall into kinds, as many as are wanted and were reviewed: clusters of their embeddings. One by one the kind
-    with the most attention in all, divided by one more than what was chosen or reviewed of it, gives the patch of the
-    highest attention among its most typical ones. The score of a patch as it comes back is its mean attention.
+    The score of a patch as it comes back is its mean attention.
     """
     offered = [one for one in shortlists if len(one.top)]
     if not offered:
@@ -88,23 +84,10 @@ def pooled(shortlists: Sequence[Shortlist], count: int, side: int) -> list[tuple
     scores = np.concatenate([one.scores for one in shortlists])
     embeddings = np.concatenate([one.embeddings for one in offered])
     reviewed = np.concatenate([embeddings[:0], *(one.reviewed for one in shortlists if len(one.reviewed))])
-    centre = centres(embeddings, count + len(reviewed), np.random.default_rng(0))
-    kind = assign(embeddings, centre)
-    had = np.bincount(assign(reviewed, centre), minlength=len(centre))
-    likeness = np.einsum("nd,nd->n", directions(embeddings), centre[kind])
-    patches, free = Patches(image, top, left, side), np.ones(len(top), dtype=np.bool_)
-    attended = np.bincount(kind, scores.astype(np.float64) + TINY, minlength=len(centre))
-    found: list[tuple[int, Patch]] = []
-    while len(found) < count and free.any():
-        open_kinds = np.bincount(kind[free], minlength=len(centre)) > 0
-        one = int(np.where(open_kinds, attended / (1 + had), -1).argmax())
-        rows = np.flatnonzero(free & (kind == one))
-        rows = rows[np.argsort(-likeness[rows], kind="stable")][: max(math.ceil(TYPICAL * len(rows)), 1)]
-        best = int(rows[scores[rows].argmax()])
-        height, width = shortlists[image[best]].shape
-        y, x = int(top[best]), int(left[best])
-        patch = Patch(x, y, min(side, width - x), min(side, height - y), float(scores[best]))
-        found.append((int(image[best]), patch))
-        free &= ~patches.overlapping(int(image[best]), y, x)
-        had[one] += 1
+    found = []
+    for row in choose(scores, Patches(image, top, left, side), count, embeddings, reviewed).tolist():
+        height, width = shortlists[image[row]].shape
+        y, x = int(top[row]), int(left[row])
+        patch = Patch(x, y, min(side, width - x), min(side, height - y), float(scores[row]))
+        found.append((int(image[row]), patch))
     return found

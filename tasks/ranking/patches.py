@@ -1,18 +1,18 @@
-"""Which patches of the images an annotator should look at: uncertain, near what matters, unlike each other.
+"""Which patches of the images an annotator should look at: uncertain, near what matters, and of every kind.
 
 The score of a patch is absolute, so that patches of different images compare, and a patch of which nothing is
 uncertain is worth nothing. A pixel's uncertainty counts by where it lies: most where foreground is predicted and at its
 border, where a correction moves the mask; little in what is surely background, which is most of an image.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.ranking.diversity import NearestReference
-from tasks.ranking.hybrid import Selection
+from tasks.ranking.kmeans import assign, centres, directions
 
 Floats = NDArray[np.float32]
 Map = NDArray[np.float16] | NDArray[np.float32]
@@ -22,6 +22,10 @@ ANYWHERE, FOREGROUND, BORDER = 0.2, 0.4, 0.4
 """What a pixel's uncertainty counts: wherever it is, by its foreground probability, and by the border it is on."""
 REACH = 2  # pixels from a border within which a pixel is on it
 BAND = 256  # lines at a time
+TYPICAL = 1 / 3
+"""Share of a kind of patches, those nearest to its middle, that are typical of it."""
+ALIKE = 5  # decimals of a cosine: patches that differ in none are as typical as each other
+LEAST = 1e-6  # of attention: kinds without any go by their size
 
 
 class Patches(NamedTuple):
@@ -88,51 +92,65 @@ def means(values: Map, top: Rows, left: Rows, side: int) -> Floats:
     return share
 
 
-def choose(
-    scores: Floats,
-    patches: Patches,
-    count: int,
-    embeddings: Floats | None = None,
-    gamma: float = 0.0,
-    reference: Floats | None = None,
-    spent: Sequence[tuple[int, int, int]] = (),
-) -> Selection:
-    """Choose patches one by one, each the highest `score + gamma V` of those that overlap none chosen before.
+def choose(scores: Floats, patches: Patches, count: int, embeddings: Floats, reviewed: Floats | None = None) -> Rows:
+    """At most `count` rows, in the order of choice, so that patches of every kind come that much is uncertain in.
 
-    scores: (N,). V is the diversity of embeddings (N, D), `diversity.NearestReference` with `reference` (R, D); without
-    embeddings the score alone decides. spent: (image, top, left) of patches, of the same side, that were reviewed
-    before and are not to be touched. Ties go to the lowest row. Fewer than `count` come back where no more fit.
+    scores: (N,), the mean attention. Kinds are clusters of the embeddings (N, D), as many as are wanted and were
+    reviewed before; reviewed: (R, D), the embeddings of those. One by one the kind with the most attention in all,
+    divided by one more than what was chosen or reviewed of it, gives the patch of the highest score among its most
+    typical ones that overlap none chosen before. Attention alone would pick the patches densest in foreground, which
+    look alike; learnt from, they harm the rest (`docs/evidence-masks.md`). Fewer come back where no more fit.
 
     Raises ValueError where scores are not finite or the arrays do not fit together.
     """
+    scores = _checked(scores, patches)
+    if len(embeddings) != len(scores):
+        raise ValueError(f"{len(embeddings)} embeddings for {len(scores)} patches")
+    before = embeddings[:0] if reviewed is None else reviewed
+    middles = centres(embeddings, count + len(before), np.random.default_rng(0))
+    # What has no direction is a kind of its own, all of it equally typical.
+    nearest = (assign(rows, middles) for rows in (embeddings, before))
+    kind, kind_before = (np.where(near < 0, len(middles), near) for near in nearest)
+    middles = np.concatenate([middles, np.zeros((1, embeddings.shape[1]), dtype=np.float32)])
+    likeness = np.einsum("nd,nd->n", directions(embeddings), middles[kind]).round(ALIKE)
+    attended = np.bincount(kind, scores + LEAST, minlength=len(middles))
+    had = np.bincount(kind_before, minlength=len(middles))
+    free = np.ones(len(scores), dtype=np.bool_)
+    order: list[int] = []
+    while len(order) < count and free.any():
+        there = np.isin(np.arange(len(middles)), kind[free])
+        one = int(np.where(there, attended / (1 + had), -1).argmax())
+        rows = np.flatnonzero(free & (kind == one))
+        typical = rows[np.lexsort((-scores[rows], -likeness[rows]))][: math.ceil(TYPICAL * len(rows))]
+        order.append(int(typical[scores[typical].argmax()]))
+        free &= ~_touched(patches, order[-1])
+        had[one] += 1
+    return np.array(order, dtype=np.intp)
+
+
+def highest(scores: Floats, patches: Patches, count: int) -> Rows:
+    """At most `count` rows, one by one the highest score (N,) of the patches that overlap none chosen before.
+
+    Ties go to the lowest row. Raises ValueError where scores are not finite, or not one for each patch.
+    """
+    scores = _checked(scores, patches)
+    free = np.ones(len(scores), dtype=np.bool_)
+    order: list[int] = []
+    while len(order) < count and free.any():
+        order.append(int(np.where(free, scores, -np.inf).argmax()))
+        free &= ~_touched(patches, order[-1])
+    return np.array(order, dtype=np.intp)
+
+
+def _checked(scores: Floats, patches: Patches) -> Floats:
     scores = np.asarray(scores, dtype=np.float32)
     if scores.shape != patches.image.shape or not np.isfinite(scores).all():
         raise ValueError(f"there are {len(patches.image)} patches and need as many finite scores, not {scores.shape}")
-    if embeddings is not None and len(embeddings) != len(scores):
-        raise ValueError(f"{len(embeddings)} embeddings for {len(scores)} patches")
-    free = np.ones(len(scores), dtype=np.bool_)
-    for place in spent:
-        free &= ~patches.overlapping(*place)
-    novelty = None if embeddings is None else NearestReference(embeddings, reference)
-    order: list[int] = []
-    score: list[float] = []
-    value: list[float] = []
-    while len(order) < count and free.any():
-        worth = np.full(len(scores), -np.inf, dtype=np.float32)
-        worth[free] = scores[free]
-        if novelty is not None:
-            novelty.refresh(np.flatnonzero(free))
-            worth[free] += np.float32(gamma) * novelty.values[free]
-        best = int(worth.argmax())
-        order.append(best)
-        score.append(float(worth[best]))
-        value.append(0.0 if novelty is None else float(novelty.values[best]))
-        free &= ~patches.overlapping(int(patches.image[best]), int(patches.top[best]), int(patches.left[best]))
-        if novelty is not None:
-            novelty.add(best)
-    return Selection(
-        np.array(order, dtype=np.intp), np.array(score, dtype=np.float32), np.array(value, dtype=np.float32)
-    )
+    return scores
+
+
+def _touched(patches: Patches, row: int) -> NDArray[np.bool_]:
+    return patches.overlapping(int(patches.image[row]), int(patches.top[row]), int(patches.left[row]))
 
 
 def border_of(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:

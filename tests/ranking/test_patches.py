@@ -1,5 +1,7 @@
 """Patches beside brute force."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from tasks.ranking import patches as subject
-from tasks.ranking.patches import Patches, attention, border_of, candidates, choose, means
+from tasks.ranking.kmeans import centres
+from tasks.ranking.patches import Patches, attention, border_of, candidates, choose, highest, means
 
 sizes = st.integers(1, 40)
 seeds = st.integers(0, 2**31)
@@ -75,51 +78,57 @@ def pixels_of(patches: Patches, row: int) -> set[tuple[int, int, int]]:
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 2**31), st.integers(2, 6), st.sampled_from([0.0, 0.3, 2.0]))
-def test_the_choice_is_greedy_and_never_overlaps(seed: int, side: int, gamma: float) -> None:
+@given(st.integers(0, 2**31), st.integers(2, 6), st.integers(0, 3))
+def test_the_choice_is_by_kind_as_written_out_plainly(seed: int, side: int, before: int) -> None:
     rng = np.random.default_rng(seed)
     patches = candidates([(9, 13), (4, 5)], side, 2)
     scores = rng.random(len(patches.image), dtype=np.float32)
     embeddings = rng.normal(size=(len(scores), 3)).astype(np.float32)
+    reviewed = rng.normal(size=(before, 3)).astype(np.float32)
+    found = choose(scores, patches, 6, embeddings, reviewed).tolist()
+    middles = centres(embeddings, 6 + before, np.random.default_rng(0))
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    found = choose(scores, patches, 6, embeddings, gamma)
+    kind = (unit @ middles.T).argmax(axis=1)
+    had = Counter((reviewed @ middles.T).argmax(axis=1).tolist())
     taken: set[tuple[int, int, int]] = set()
-    chosen: list[int] = []
-    for pick in [*found.order.tolist(), None]:
+    for pick in found:
         free = [row for row in range(len(scores)) if not pixels_of(patches, row) & taken]
-        novelty = {row: min([1.0, *(1 - float(unit[row] @ unit[other]) for other in chosen)]) for row in free}
-        worth = {row: float(scores[row]) + gamma * max(novelty[row], 0) for row in free}
-        if pick is None:
-            assert len(chosen) == 6 or not free
-            break
-        assert worth[pick] >= max(worth.values()) - 1e-5
-        assert found.score[len(chosen)] == pytest.approx(worth[pick], abs=1e-5)
+        share = {one: scores[kind == one].sum() / (1 + had[one]) for one in {int(kind[row]) for row in free}}
+        assert pick in free and share[int(kind[pick])] >= max(share.values()) - 1e-3
+        alike = [row for row in free if kind[row] == kind[pick]]
+        alike.sort(key=lambda row: (-round(float(unit[row] @ middles[kind[row]]), 5), -scores[row]))
+        typical = alike[: -(-len(alike) // 3)]
+        assert pick in typical and scores[pick] == max(scores[typical])
         taken |= pixels_of(patches, pick)
-        chosen.append(pick)
+        had[int(kind[pick])] += 1
+    assert len(found) == 6 or all(pixels_of(patches, row) & taken for row in range(len(scores)))
 
 
-def test_without_embeddings_the_score_decides_and_spent_patches_stay_untouched() -> None:
+def test_kinds_that_were_reviewed_come_later_and_those_nobody_need_look_at_last() -> None:
+    patches = candidates([(4, 36)], 4, 4)
+    embeddings = np.repeat(np.eye(3, dtype=np.float32), 3, axis=0)
+    scores = np.array([0.2, 0.2, 0.3, 0.1, 0.2, 0.1, 0.0, 0.0, 0.0], dtype=np.float32)
+    first, second, third = choose(scores, patches, 3, embeddings).tolist()
+    assert (first // 3, second // 3) == (0, 1) and third // 3 in (0, 1)
+    assert choose(scores, patches, 1, embeddings, embeddings[[0, 1]])[0] // 3 == 1
+    nowhere = np.zeros_like(embeddings)
+    assert choose(scores, patches, 3, nowhere).tolist() == [2, 0, 1]  # without a direction all are of one kind
+
+
+def test_the_highest_are_those_of_a_plain_sort_where_none_overlap() -> None:
     patches = candidates([(8, 8)], 4, 4)
-    scores = np.array([4, 3, 2, 1], dtype=np.float32)
-    assert choose(scores, patches, 9).order.tolist() == [0, 1, 2, 3]
-    assert choose(scores, patches, 9, spent=[(0, 2, 0)]).order.tolist() == [1, 3]
-    assert choose(scores, patches, 9, spent=[(1, 2, 0)]).order.tolist() == [0, 1, 2, 3]
-
-
-def test_what_is_like_a_reviewed_patch_comes_later() -> None:
-    patches = candidates([(4, 12)], 4, 4)
-    embeddings = np.eye(3, dtype=np.float32)
-    scores = np.array([0.2, 0.1, 0.0], dtype=np.float32)
-    assert choose(scores, patches, 1, embeddings, 0.5).order.tolist() == [0]
-    assert choose(scores, patches, 1, embeddings, 0.5, reference=embeddings[:1]).order.tolist() == [1]
+    scores = np.array([4, 3, 2, 5], dtype=np.float32)
+    assert highest(scores, patches, 9).tolist() == [3, 0, 1, 2]
+    close = candidates([(4, 8)], 4, 2)
+    assert highest(np.array([1, 2, 1], dtype=np.float32), close, 9).tolist() == [1]
 
 
 def test_what_does_not_fit_together_is_named() -> None:
     patches = candidates([(8, 8)], 4, 4)
     with pytest.raises(ValueError, match="4 patches"):
-        choose(np.zeros(3, dtype=np.float32), patches, 1)
+        highest(np.zeros(3, dtype=np.float32), patches, 1)
     with pytest.raises(ValueError, match="finite"):
-        choose(np.full(4, np.nan, dtype=np.float32), patches, 1)
+        highest(np.full(4, np.nan, dtype=np.float32), patches, 1)
     with pytest.raises(ValueError, match="2 embeddings for 4"):
         choose(np.zeros(4, dtype=np.float32), patches, 1, np.zeros((2, 3), dtype=np.float32))
     with pytest.raises(ValueError, match="not 0 and 1"):

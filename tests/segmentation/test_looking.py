@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from backend.segmentation import looking
 from backend.segmentation.config import SegmentationConfig
 from backend.segmentation.looking import look, pooled, shortlist
 from backend.segmentation.predicting import Maps
 from backend.segmentation.unet import UNet, create
 from tasks.mask_codec import Patch
-from tasks.ranking.patches import attention
+from tasks.ranking.patches import attention, candidates, means
 
 SIDE = 32
 
@@ -47,9 +48,7 @@ def test_the_most_uncertain_places_come_first_with_their_mean_attention(member: 
 
 def test_what_was_reviewed_is_left_alone_whatever_its_size(member: UNet) -> None:
     maps = unsure_at([(40, 40, 0.9), (120, 150, 0.6)])
-    spent = [Patch(30, 10, 11, 70)]
-    found = look(maps, member, noise(0), 20, SIDE, spent)
-    assert holds(found[0], 120, 150)
+    found = look(maps, member, noise(0), 20, SIDE, [Patch(30, 10, 11, 70)])
     reviewed = np.zeros((160, 200), dtype=bool)
     reviewed[10:80, 30:41] = True
     taken = np.zeros((160, 200), dtype=int)
@@ -58,22 +57,32 @@ def test_what_was_reviewed_is_left_alone_whatever_its_size(member: UNet) -> None
     assert len(found) > 10 and taken.max() == 1 and not taken[reviewed].any()
 
 
-def test_of_many_images_the_most_uncertain_patches_of_all(member: UNet) -> None:
-    images = [unsure_at([(40, 40, 0.3)]), unsure_at([]), unsure_at([(100, 60, 0.9), (30, 150, 0.7)])]
-    offers = [shortlist(maps, member, noise(seed), 3, SIDE) for seed, maps in enumerate(images)]
+def test_of_many_images_each_kind_by_its_attention_and_none_where_nothing_is_uncertain(member: UNet) -> None:
+    shades = [np.full((160, 200, 3), grey, dtype=np.uint8) for grey in (0, 255)]
+    images = [shades[0], noise(1), shades[1]]
+    every = [unsure_at([(40, 40, 0.6)]), unsure_at([]), unsure_at([(100, 60, 0.9)])]
+    offers = [shortlist(maps, member, image, SIDE) for maps, image in zip(every, images, strict=True)]
     found = pooled(offers, 3, SIDE)
-    assert [image for image, _ in found] == [2, 2, 0]
-    assert holds(found[0][1], 100, 60) and holds(found[1][1], 30, 150) and holds(found[2][1], 40, 40)
+    assert [image for image, _ in found] == [2, 0, 2]
+    assert holds(found[0][1], 100, 60) and holds(found[1][1], 40, 40)
 
 
-def test_of_patches_about_as_uncertain_the_one_unlike_the_others(member: UNet) -> None:
+def test_a_kind_that_was_reviewed_comes_after_one_that_was_not(member: UNet) -> None:
     image = np.zeros((160, 200, 3), dtype=np.uint8)
     image[96:, 128:] = noise(1)[96:, 128:]
-    maps = unsure_at([(40, 40, 0.9), (40, 120, 0.9), (130, 160, 0.89)])
-    first, second = look(maps, member, image, 2, SIDE)
-    assert first.y < 64 and holds(second, 130, 160)
-    (again,) = look(maps, member, image, 1, SIDE, [Patch(0, 100, SIDE, SIDE)])
-    assert holds(again, 130, 160)  # what was reviewed is as plain as the first
+    maps = unsure_at([(40, 40, 0.9), (130, 160, 0.8)])
+    again, *_ = look(maps, member, image, 1, SIDE, [Patch(0, 100, SIDE, SIDE), Patch(50, 100, SIDE, SIDE)])
+    assert again.y + SIDE > 96 and again.x + SIDE > 128  # both that were reviewed were plain
+
+
+def test_large_images_offer_their_most_uncertain_patches(member: UNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "MOST", 5)
+    maps = unsure_at([(40, 40, 0.9), (120, 150, 0.6)])
+    found = shortlist(maps, member, noise(0), SIDE)
+    every = candidates([(160, 200)], SIDE, SIDE // 2)
+    scores = means(attention(maps.uncertainty, maps.probabilities), every.top, every.left, SIDE)
+    assert sorted(found.scores) == sorted(scores)[-5:]
+    assert len(found.embeddings) == 5 and not len(found.reviewed)
 
 
 def test_small_images_give_one_patch_cut_off_and_spent_ones_none(member: UNet) -> None:
@@ -81,7 +90,7 @@ def test_small_images_give_one_patch_cut_off_and_spent_ones_none(member: UNet) -
     first = look(maps, member, image, 3, SIDE)
     assert [(patch.y, patch.height, patch.width) for patch in first] == [(0, 20, 32)]
     assert look(maps, member, image, 3, SIDE, [Patch(0, 0, 40, 20)]) == []
-    nothing = shortlist(maps, member, image, 3, SIDE, [Patch(0, 0, 40, 20)])
-    some = shortlist(maps, member, image, 3, SIDE)
+    nothing = shortlist(maps, member, image, SIDE, [Patch(0, 0, 40, 20)])
+    some = shortlist(maps, member, image, SIDE)
     assert [image for image, _ in pooled([nothing, some], 2, SIDE)] == [1]
     assert pooled([], 2, SIDE) == []
