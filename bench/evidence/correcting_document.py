@@ -35,7 +35,7 @@ weights, were corrected; the replays above never reach that. Here another {NOISE
 exchanged at random, {len(seeds)} seeds of phantoms from {seeds[0]} on, with and without that rule. Figures are those of
 {FURTHER:,} further phantoms (seed {FURTHER_SEED}), the same for all seeds, which are no tasks and whose labels are
 right: a hold-out of 150 images is too small for this. "all" is what there is to gain: every wrong label of the first
-control corrected at once.
+control corrected at once. The bound was set on seeds 100, 102 and 320 with 5 % wrong labels.
 """
 
 
@@ -50,7 +50,7 @@ def _curves(found: By) -> str:
         counts = [f"{BATCH_SHARE * step:.0%} reviewed" for step in range(BATCHES + 1)]
         title = FIGURES.get(figure, "wrong labels left (share)")
         text += f"{title[0].upper()}{title[1:]}:\n\n" + table(["strategy", "seeds", *counts], rows) + "\n"
-    return text
+    return text.removesuffix("\n")
 
 
 def _gains(found: By) -> str:
@@ -80,7 +80,9 @@ def _goals(found: By) -> str:
             f" {', '.join(signed(step) for step in steps)}; on average {signed(whole)} (goal: not below, and above on"
             f" average, beyond the interval): {verdict(not below and whole[1] > 0)}."
         )
-    return "Goals:\n\n" + "".join(f"- {line}\n" for line in lines)
+    return f"Goals, here with {NOISE:.0%} more wrong labels than they were set for:\n\n" + "".join(
+        f"- {line}\n" for line in lines
+    )
 
 
 def _at(rows: Mapping[int, Sequence[Point]], step: int, figure: str) -> list[float] | None:

@@ -56,7 +56,7 @@ def data_sets(data: Path) -> list[DataSet]:
     return [
         DataSet("phantoms", ROOT / "label_config.xml", None, 1000, 0.0, 64, 8),
         DataSet("busbra", examples / "busbra.xml", data / "busbra", 700, 0.05, 48, 5, HISTOLOGY),
-        DataSet("busbra, image alone", lesion, data / "busbra", 700, 0.05, 48, 5, LESION, ("hybrid", "random")),
+        DataSet("busbra, image alone", lesion, data / "busbra", 700, 0.05, 48, 5, LESION, STRATEGIES[:3]),
         DataSet("ddti", examples / "ddti.xml", data / "ddti", None, 0.05, 48, 5),
     ]
 
