@@ -62,7 +62,8 @@ def small(sites: Sites, seed: int) -> SegmentationConfig:
 
     Of a lesion a crop of 64 pixels shows too little for anything to be learnt.
     """
-    thick = [2 * cv2.distanceTransform(mask, cv2.DIST_L2, 5).max() for one in sites.learnt for mask in one.masks]
+    masks = [np.pad(mask, 1) for one in sites.learnt for mask in one.masks]
+    thick = [2 * float(cv2.distanceTransform(mask, cv2.DIST_L2, 5).max()) for mask in masks]
     crop = SMALL.crop if AROUND * float(np.median(thick)) <= SMALL.crop else WIDE
     return replace(SMALL, crop=crop, seed=seed)
 
