@@ -65,10 +65,11 @@ up to {LEARNT} images of the source to learn from and {KEPT} to test on, and up 
 {TESTED} to test on; the folds; and the training. Seeds start at {FIRST_SEED}; what was tuned was tuned on few
 others of the same data sets: how patches are chosen on the seeds 0, 1, 2, 1000 and 1001, rates and sizes on 1000.
 
-Strategies: hybrid (the patch's attention, and how unlike it is to those chosen, as the live loop has it), the rule of
+Strategies: hybrid (patches of every kind, by the attention that each kind has, as the live loop chooses), the rule of
 Uncertainty-Guided Annotation (paper), random, and {RIVAL}: a third of the patches from anywhere, a third by the
 predicted foreground, a third by its border (nnActive). `{REFIT}`: each time trained anew from starting weights, on the
-same data. Seeds are fewer where they take long: {fewer}.
+same data. Seeds are fewer where they take long: {fewer} at most. Before these replays hybrid chose by attention and
+unlikeness, and did worse than {RIVAL} on the seeds that the new choice was then tried on.
 """
 
 
