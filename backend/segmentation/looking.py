@@ -37,8 +37,24 @@ class Shortlist(NamedTuple):
 
 
 def look(maps: Maps, member: UNet, image: Image, count: int, side: int, spent: Sequence[Patch] = ()) -> list[Patch]:
-    """At most `count` patches of one image (H, W, 3), the first the most worth a look; as `pooled` for one image."""
-    return [patch for _, patch in pooled([shortlist(maps, member, image, side, spent)], count, side)]
+    """At most `count` patches of one image (H, W, 3): the one of the highest attention, then of every kind as `pooled`.
+
+    A small spot that nothing else is like would belong to no kind of which much is uncertain.
+    """
+    offered = shortlist(maps, member, image, side, spent)
+    if not count or not len(offered.top):
+        return []
+    best = int(offered.scores.argmax())
+    apart = (np.abs(offered.top - offered.top[best]) >= side) | (np.abs(offered.left - offered.left[best]) >= side)
+    rest = Shortlist(
+        offered.shape,
+        offered.top[apart],
+        offered.left[apart],
+        offered.scores[apart],
+        offered.embeddings[apart],
+        np.concatenate([offered.reviewed, offered.embeddings[[best]]]),
+    )
+    return [_patch(offered, best, side), *(patch for _, patch in pooled([rest], count - 1, side))]
 
 
 def shortlist(maps: Maps, member: UNet, image: Image, side: int, spent: Sequence[Patch] = ()) -> Shortlist:
@@ -84,10 +100,14 @@ def pooled(shortlists: Sequence[Shortlist], count: int, side: int) -> list[tuple
     scores = np.concatenate([one.scores for one in shortlists])
     embeddings = np.concatenate([one.embeddings for one in offered])
     reviewed = np.concatenate([embeddings[:0], *(one.reviewed for one in shortlists if len(one.reviewed))])
-    found = []
-    for row in choose(scores, Patches(image, top, left, side), count, embeddings, reviewed).tolist():
-        height, width = shortlists[image[row]].shape
-        y, x = int(top[row]), int(left[row])
-        patch = Patch(x, y, min(side, width - x), min(side, height - y), float(scores[row]))
-        found.append((int(image[row]), patch))
-    return found
+    first = np.cumsum([0, *(len(one.top) for one in shortlists)])
+    return [
+        (int(image[row]), _patch(shortlists[image[row]], row - int(first[image[row]]), side))
+        for row in choose(scores, Patches(image, top, left, side), count, embeddings, reviewed).tolist()
+    ]
+
+
+def _patch(offered: Shortlist, row: int, side: int) -> Patch:
+    height, width = offered.shape
+    y, x = int(offered.top[row]), int(offered.left[row])
+    return Patch(x, y, min(side, width - x), min(side, height - y), float(offered.scores[row]))

@@ -71,7 +71,8 @@ def test_a_kind_that_was_reviewed_comes_after_one_that_was_not(member: UNet) -> 
     image = np.zeros((160, 200, 3), dtype=np.uint8)
     image[96:, 128:] = noise(1)[96:, 128:]
     maps = unsure_at([(40, 40, 0.9), (130, 160, 0.8)])
-    again, *_ = look(maps, member, image, 1, SIDE, [Patch(0, 100, SIDE, SIDE), Patch(50, 100, SIDE, SIDE)])
+    spent = [Patch(0, 100, SIDE, SIDE), Patch(50, 100, SIDE, SIDE)]
+    ((_, again),) = pooled([shortlist(maps, member, image, SIDE, spent)], 1, SIDE)
     assert again.y + SIDE > 96 and again.x + SIDE > 128  # both that were reviewed were plain
 
 
@@ -94,3 +95,17 @@ def test_small_images_give_one_patch_cut_off_and_spent_ones_none(member: UNet) -
     some = shortlist(maps, member, image, SIDE)
     assert [image for image, _ in pooled([nothing, some], 2, SIDE)] == [1]
     assert pooled([], 2, SIDE) == []
+
+
+def test_of_one_image_the_most_uncertain_place_is_always_shown(member: UNet) -> None:
+    image = np.zeros((160, 200, 3), dtype=np.uint8)
+    image[:, :100] = noise(1)[:, :100]  # unsure all over, and much larger than the spot
+    maps = unsure_at(
+        [(row, column, 0.2) for row in range(8, 160, 16) for column in range(8, 96, 16)] + [(80, 150, 0.9)]
+    )
+    first, *others = look(maps, member, image, 3, SIDE)
+    assert holds(first, 80, 150)
+    assert first.score == max(patch.score or 0.0 for patch in [first, *others])
+    assert len(others) == 2
+    for one in others:
+        assert abs(one.y - first.y) >= SIDE or abs(one.x - first.x) >= SIDE
