@@ -64,6 +64,7 @@ def decode_whole(data: bytes | Path, pixel_limit: int = PIXEL_LIMIT) -> NDArray[
 
 def _read(data: bytes | Path, pixel_limit: int, size: int | None = None) -> Image.Image:
     """The image, RGB and upright, not much larger than `size` where the format allows. Raises as `decode`."""
+    others = Image.MAX_IMAGE_PIXELS
     try:
         content = data if isinstance(data, bytes) else data.read_bytes()
         if not content:
@@ -90,6 +91,8 @@ def _read(data: bytes | Path, pixel_limit: int, size: int | None = None) -> Imag
         raise ImageError(f"the image has more pixels than the limit of {pixel_limit:,}") from error
     except _DAMAGED as error:
         raise ImageError(f"the image is damaged or cut short ({error})") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = others  # other readers of this process have limits of their own
 
 
 def _tile(image: Image.Image) -> tuple[int, int]:

@@ -224,5 +224,7 @@ def test_whole_images_keep_their_size():
     pixels = np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)
     file = encoded(Image.fromarray(pixels))
     np.testing.assert_array_equal(decode_whole(file), pixels)
+    limit = Image.MAX_IMAGE_PIXELS
     with pytest.raises(ImageError, match="more than the limit of 2,000"):
         decode_whole(file, 2000)
+    assert limit == Image.MAX_IMAGE_PIXELS
