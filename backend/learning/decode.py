@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pydicom.errors import BytesLengthException
 
 from backend.learning.dicom import is_dicom, read_dicom
 from backend.learning.grey import eight_bits, extremes, stretch
@@ -38,6 +39,7 @@ _DAMAGED = (
     MemoryError,
     struct.error,
     zlib.error,
+    BytesLengthException,
 )
 
 
