@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom import uid
@@ -333,6 +333,7 @@ DAMAGED += ["MR_small_jp2klossless.dcm", "SC_rgb_rle_2frame.dcm", "rtdose_rle.dc
 
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=500, deadline=None)
+@example(name="image_dfl.dcm", where=0.029721627912801644, early=False, junk=b"\x00", cut=False)  # a length
 @given(
     name=st.sampled_from(DAMAGED),
     where=st.floats(0, 1, exclude_max=True),
