@@ -22,7 +22,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	fi; \
 	$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $$found -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --no-deps -r requirements.lock
+	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --no-deps --compile-bytecode -r requirements.lock
 	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --no-deps --editable .
 	@touch $@
 

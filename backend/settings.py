@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         "frozen", description="frozen: heads on cached embeddings; full: backbones trained anew each cycle"
     )
     corrected_share: float = Field(
-        0.05,
+        0.03,
         gt=0,
         le=1,
         description="Share of the labels, by the controls' weights, from which on corrections have frozen backbones"

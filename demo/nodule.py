@@ -167,14 +167,15 @@ def _enhancement(features: Features, x: Map, y: Map, nodule: Nodule) -> Map:
 
 def _scatter(rng: np.random.Generator, count: int, reach: float, apart: float) -> Array:
     """Up to `count` points in the disc of radius `reach`, no two nearer than `apart`."""
-    kept: list[Array] = []
+    kept, found = np.empty((count, 2)), 0
     for _ in range(count * 20):
         point = rng.uniform(-reach, reach, 2)
-        if np.hypot(*point) < reach and all(np.hypot(*(point - other)) > apart for other in kept):
-            kept.append(point)
-        if len(kept) == count:
+        if np.hypot(*point) < reach and (np.hypot(*(point - kept[:found]).T) > apart).all():
+            kept[found] = point
+            found += 1
+        if found == count:
             break
-    return np.array(kept)
+    return kept[:found]
 
 
 def _blotches(rng: np.random.Generator, shape: tuple[int, ...], size: float, strength: float) -> Map:

@@ -24,7 +24,7 @@ class LearningConfig:
     head_seeds: int = 3
     epochs: int = 12
     seed: int = 0
-    corrected_share: float = 0.05
+    corrected_share: float = 0.03
 
     def __post_init__(self) -> None:
         if self.mode not in ("frozen", "full"):

@@ -15,13 +15,15 @@ from tasks.ranking.suspects import alternatives
 from tasks.schema import Head
 
 LEVEL = 0.95
-CURVES = ("wrong_labels_left", "errors_found", "accuracy", "macro_f1", "auc", "ece")
+MODEL = ("accuracy", "macro_f1", "auc", "ece")
+CURVES = ("wrong_labels_left", "errors_found", *MODEL)
 
 
 @dataclass(frozen=True)
 class Point:
     """One replay at one moment, by seed: the figures of CURVES, and those of the wrong labels.
 
+    unseen: those of MODEL, of all tasks instead of the hold-out alone (`Moment.unseen`).
     suspects: by ranking its AUROC, its precision at the true count and the share of errors in its first tenth, while
     nothing is reviewed; empty afterwards. estimated_wrong: with low and high of its interval; None without a model.
     """
@@ -29,6 +31,7 @@ class Point:
     seed: int
     reviewed: int
     figures: Mapping[str, float | None]
+    unseen: Mapping[str, float | None]
     suspects: Mapping[str, Mapping[str, float | None]]
     estimated_wrong: tuple[float, float, float] | None
     true_wrong: int
@@ -49,6 +52,7 @@ def point(seed: int, head: Head, moment: Moment) -> Point:
         seed=seed,
         reviewed=moment.reviewed,
         figures=figures,
+        unseen={name: moment.unseen[name] for name in MODEL},
         suspects={name: asdict(ranked) for name, ranked in compared.items()},
         estimated_wrong=None if said is None else (said.total, said.low, said.high),
         true_wrong=int(wrong.sum()),
@@ -59,6 +63,7 @@ def point(seed: int, head: Head, moment: Moment) -> Point:
 def summary(strategy: str, points: Iterable[Point]) -> dict[str, Any]:
     """One strategy's replays as one object: per count of reviews [mean, low, high] over seeds of each of CURVES.
 
+    unseen: the same of MODEL, of all tasks.
     suspects_auroc and precision_at_true_count are those of the loop's ranking before any review, `suspects` has them
     beside cleanlab's; estimated_wrong and how often its interval held the truth are those after the last review. All
     are [mean, low, high] over seeds. Intervals are Student's; with one seed they are the mean.
@@ -71,6 +76,7 @@ def summary(strategy: str, points: Iterable[Point]) -> dict[str, Any]:
     curves = {
         name: [interval([found.figures[name] for found in by_count[count]]) for count in counts] for name in CURVES
     }
+    unseen = {name: [interval([found.unseen[name] for found in by_count[count]]) for count in counts] for name in MODEL}
     suspects = {
         ranking: {
             figure: interval([found.suspects.get(ranking, {}).get(figure) for found in first])
@@ -85,6 +91,7 @@ def summary(strategy: str, points: Iterable[Point]) -> dict[str, Any]:
         "seeds": len(first),
         "reviewed": counts,
         **curves,
+        "unseen": unseen,
         "suspects_auroc": suspects.get("loop", {}).get("auroc"),
         "precision_at_true_count": suspects.get("loop", {}).get("precision"),
         "suspects": suspects,

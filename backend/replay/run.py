@@ -25,7 +25,7 @@ from backend.registry import Registry
 from backend.replay.label_studio import PROJECT, ReplayImages, ReplayLabelStudio
 from backend.replay.material import Material
 from backend.replay.strategies import STRATEGIES
-from backend.scored import Floats, of_version
+from backend.scored import Floats, Scored, of_version
 from backend.settings import Settings
 from tasks import sync
 from tasks.client import Client
@@ -44,6 +44,7 @@ WORKER = "replay"
 class Moment:
     """What holds after so many answers, of the first head. Figures are those of the hold-out, against the truth.
 
+    unseen: the same figures of all tasks, the pool's too, each judged by models that saw neither it nor its group.
     Of the N tasks of the pool, by number: probabilities, float32 (N, C), of the version in force, out of fold where
     labelled; recorded (N, C), labels on record; doubt (N,), the loop's disagreement with these, NaN before a model;
     wrong: bool (N,) labels on record that are; answered: bool (N,).
@@ -54,6 +55,7 @@ class Moment:
     wrong_labels_left: float
     errors_found: float | None
     figures: Mapping[str, float | None]
+    unseen: Mapping[str, float | None]
     probabilities: Floats
     recorded: Floats
     doubt: Floats
@@ -126,22 +128,28 @@ class Replay:
         p = blank if probabilities is None else probabilities
         scores = scored.scores
         doubt = blank[:, 0] if scores is None or probabilities is None else scores.doubt(head.name)
-        rows = [scored.row_of[number] for number in held]
         there = [scored.row_of[number] for number in pool]
-        figures = evaluate(head, p[rows], _targets(head, [self.material.truth[number - 1] for number in held]))
+        figures, unseen = (self._figures(scored, head, p, some) for some in (held, held + pool))
         found = int((wrong & ~left).sum())
         return Moment(
             reviewed=reviewed,
             seconds=seconds,
             wrong_labels_left=float(left.mean()) if len(left) else 0.0,
             errors_found=found / int(wrong.sum()) if wrong.any() else None,
-            figures=figures if probabilities is not None else dict.fromkeys(figures, None),
+            figures=figures,
+            unseen=unseen,
             probabilities=p[there],
             recorded=_targets(head, [row.current for row in settled]),
             doubt=doubt[there],
             wrong=wrong,
             answered=np.array([head.name in row.adjudicated for row in settled], dtype=bool),
         )
+
+    def _figures(self, scored: Scored, head: Head, p: Floats, tasks: Sequence[int]) -> Mapping[str, float | None]:
+        """Those of the tasks that the model answered, by p (N, C), against the truth."""
+        answered = [number for number in tasks if not np.isnan(p[scored.row_of[number]]).any()]
+        truth = _targets(head, [self.material.truth[number - 1] for number in answered])
+        return evaluate(head, p[[scored.row_of[number] for number in answered]], truth)
 
 
 def replay(

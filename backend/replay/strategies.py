@@ -17,6 +17,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "disagreement": {"preset": "0/1/0"},
     "coverage": {"preset": "0/0/1"},
     "queue": {"preset": "auto", "random_slots": True},  # the hybrid as it is served, with control arm and hold-out
+    "kept": {"preset": "auto", "corrected_share": 1.0},  # the hybrid, corrections or not on the backbones it began with
     "random": {"acquisition": "backend.replay.strategies:chance"},
 }
 

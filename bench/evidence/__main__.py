@@ -2,16 +2,19 @@
 
 import argparse
 import logging
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from backend import logs
-from bench.evidence import correcting, document, patches, patches_document, replays
+from bench.evidence import document, patches, patches_document, replays
 
 STATE = replays.ROOT / "second-look-evidence"
 PROCESSES = 2
+Replayed = Callable[[Any, Path], Iterator[str]]
+"""Does a job, keeps its results in a file, and says what was done."""
 
 
 def main() -> None:
@@ -24,31 +27,33 @@ def main() -> None:
     parser.add_argument("--state", type=Path, help="file to keep results in, below second-look-evidence/")
     parser.add_argument("--document", type=Path, help="docs/evidence.md, or docs/evidence-masks.md")
     chosen = parser.parse_args()
-    logs.configure("console", level=logging.WARNING)
     state = chosen.state or STATE / ("masks.jsonl" if chosen.masks else "results.jsonl")
     page = chosen.document or replays.ROOT / "docs" / ("evidence-masks.md" if chosen.masks else "evidence.md")
+    state.parent.mkdir(parents=True, exist_ok=True)
     if chosen.masks:
-        text = of_masks(chosen.data, 10 if chosen.seeds is None else chosen.seeds, state)
+        pairs = patches.pairs(chosen.data)
+        finish(patches.replayed, patches.jobs(pairs, 10 if chosen.seeds is None else chosen.seeds, state), state)
+        text = patches_document.written(pairs, patches.kept(state))
     else:
         sets = replays.data_sets(chosen.data)
-        seeds = 20 if chosen.seeds is None else chosen.seeds
-        for line in chain(
-            replays.run(sets, seeds, state), correcting.run(sets[0], min(seeds, correcting.SEEDS), state)
-        ):
-            print(line, flush=True)
+        finish(replays.replayed, replays.jobs(sets, 20 if chosen.seeds is None else chosen.seeds, state), state)
         text = document.written(sets, replays.kept(state))
     page.write_text(text, encoding="utf-8")
 
 
-def of_masks(data: Path, seeds: int, state: Path) -> str:
-    """Replay what is missing, in PROCESSES processes; the document."""
-    pairs = patches.pairs(data)
-    state.parent.mkdir(parents=True, exist_ok=True)
+def finish(replayed: Replayed, jobs: Sequence[Any], state: Path) -> None:
+    """Do the jobs in PROCESSES processes, in their order."""
     # Started anew, not forked: a forked process has PyTorch's threads only in name.
     with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
-        for job in [pool.submit(patches.replay, job, state) for job in patches.jobs(pairs, seeds, state)]:
-            job.result()
-    return patches_document.written(pairs, patches.kept(state))
+        for done in [pool.submit(tell, replayed, job, state) for job in jobs]:
+            done.result()
+
+
+def tell(replayed: Replayed, job: Any, state: Path) -> None:
+    """One job, in a process of its own, which prints what was done."""
+    logs.configure("console", level=logging.WARNING)
+    for line in replayed(job, state):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

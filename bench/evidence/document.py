@@ -1,13 +1,16 @@
 """docs/evidence.md from the results of the replays: tables with the mean and a 95 % interval over seeds."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from backend.replay.curves import CURVES, Point, interval, summary
-from bench.evidence import correcting_document
+from backend.replay.curves import Point, interval, summary
+from backend.settings import Settings
 from bench.evidence.replays import BATCH_SHARE, BATCHES, FIRST_SEED, LEARNING, STRATEGIES, DataSet
 from bench.evidence.tables import number, signed, table, verdict
 
 Results = Mapping[tuple[str, int, str], Sequence[Point]]
+SHARE = Settings.model_fields["corrected_share"].default
+COUNTS = [f"{BATCH_SHARE * step:.0%} reviewed" for step in range(BATCHES + 1)]
 SUSPECTS = {
     "loop": "the loop's (image and record)",
     "image": "the image alone",
@@ -15,6 +18,30 @@ SUSPECTS = {
     "cleanlab normalized_margin": "cleanlab, normalised margin",
     "cleanlab confidence_weighted_entropy": "cleanlab, confidence-weighted entropy",
 }
+
+
+class Figure(NamedTuple):
+    """A figure of a point: its title, and which of the point's mappings has it under which name."""
+
+    title: str
+    of: str
+    name: str
+
+    def at(self, point: Point) -> float | None:
+        found: Mapping[str, float | None] = getattr(point, self.of)
+        return found[self.name]
+
+
+LEFT = Figure("Wrong labels left (share)", "figures", "wrong_labels_left")
+FOUND = Figure("Errors found (share)", "figures", "errors_found")
+F1, AUC, ACCURACY, ECE = (
+    Figure(f"{title} of all images", "unseen", name)
+    for title, name in (("Macro F1", "macro_f1"), ("AUC", "auc"), ("Accuracy", "accuracy"), ("ECE", "ece"))
+)
+HELD_F1, HELD_AUC = (
+    Figure("Macro F1 of the hold-out", "figures", "macro_f1"),
+    Figure("AUC of the hold-out", "figures", "auc"),
+)
 
 
 def written(sets: Sequence[DataSet], results: Results) -> str:
@@ -34,7 +61,7 @@ def written(sets: Sequence[DataSet], results: Results) -> str:
             parts.append("Not replayed: the data set is absent, or no replay of it has ended.\n")
             continue
         parts += [_material(chosen, found), _suspects(found), _curves(found), _goals(chosen, found), _estimates(found)]
-    return "\n".join([*parts, correcting_document.written(results)])
+    return "\n".join(parts)
 
 
 By = Mapping[str, Mapping[int, Sequence[Point]]]
@@ -54,9 +81,14 @@ trained on) and the training. Seeds start at {FIRST_SEED}. Formulas, weights and
 chosen on phantoms of the seeds 11 and 101 and on other draws of wrong labels, but on the same images of busbra and
 ddti; sizes on one replay of seed 200. None of these is among the seeds here.
 
-Strategies: hybrid (`auto`, here find-errors), its single parts disagreement, entropy and coverage, random, and queue:
-hybrid as it is served, a fifth of it drawn at random (control arm, hold-out). All is about the first control.
-Accuracy, macro F1, AUC and ECE are measured on hold-out tasks against the truth.
+Strategies: hybrid (`auto`, here find-errors), its single parts disagreement, uncertainty (entropy, margin, bald) and
+coverage, random, and queue: hybrid as it is served, a fifth of it drawn at random (control arm, hold-out). Backbones
+are trained anew once {SHARE:.0%} of the labels, by the controls' weights, were corrected (`CORRECTED_SHARE`, a bound
+chosen on phantoms of seed 900); kept is hybrid without that. All is about the first control.
+
+Accuracy, macro F1, AUC and ECE compare answers with the truth. A hold-out of 15 % is small, and a model that is a
+little better does not show on it. So they are given of all images as well, each judged by models that saw neither it
+nor another image of its patient: out of fold, and in the hold-out by all.
 """
 
 
@@ -89,40 +121,28 @@ def _suspects(found: By) -> str:
 
 def _curves(found: By) -> str:
     text = ""
-    titles = dict(
-        zip(
-            CURVES,
-            ("Wrong labels left (share)", "Errors found (share)", "Accuracy", "Macro F1", "AUC", "ECE"),
-            strict=True,
-        )
-    )
-    for figure in ("wrong_labels_left", "errors_found", "macro_f1", "auc", "accuracy", "ece"):
+    for figure in (LEFT, FOUND, F1, AUC, ACCURACY, ECE, HELD_F1, HELD_AUC):
         rows = []
         for name in STRATEGIES:
             if found[name]:
                 said = summary(name, [point for points in found[name].values() for point in points])
-                rows.append([name, str(said["seeds"]), *(number(value, 3) for value in said[figure])])
-        counts = [f"{BATCH_SHARE * step:.0%} reviewed" for step in range(BATCHES + 1)]
-        text += f"{titles[figure]}:\n\n" + table(["strategy", "seeds", *counts], rows) + "\n"
+                curves = said["unseen"] if figure.of == "unseen" else said
+                rows.append([name, str(said["seeds"]), *(number(value, 3) for value in curves[figure.name])])
+        text += f"{figure.title}:\n\n" + table(["strategy", "seeds", *COUNTS], rows) + "\n"
     rows = []
-    for figure in ("errors_found", "macro_f1", "auc", "accuracy"):
+    for figure in (FOUND, F1, AUC, ACCURACY, HELD_F1, HELD_AUC):
         steps = [_over_random(found, figure, [step]) for step in range(1, BATCHES + 1)]
-        rows.append(
-            [
-                titles[figure],
-                *(signed(value) for value in [*steps, _over_random(found, figure, range(1, BATCHES + 1))]),
-            ]
-        )
-    counts = [f"{BATCH_SHARE * step:.0%} reviewed" for step in range(1, BATCHES + 1)]
-    return text + "Hybrid less random, paired by seed:\n\n" + table(["", *counts, "all"], rows)
+        whole = _over_random(found, figure, range(1, BATCHES + 1))
+        rows.append([figure.title, *(signed(value) for value in [*steps, whole])])
+    return text + "Hybrid less random, paired by seed:\n\n" + table(["", *COUNTS[1:], "all"], rows)
 
 
-def _over_random(found: By, figure: str, steps: Sequence[int]) -> list[float] | None:
+def _over_random(found: By, figure: Figure, steps: Sequence[int]) -> list[float] | None:
     """[mean, low, high] of the paired difference, averaged over these batches."""
     differences = []
     for seed in found["hybrid"].keys() & found["random"].keys():
         one, other = found["hybrid"][seed], found["random"][seed]
-        pairs = [(one[step].figures[figure], other[step].figures[figure]) for step in steps]
+        pairs = [(figure.at(one[step]), figure.at(other[step])) for step in steps]
         if any(a is None or b is None for a, b in pairs):
             continue
         differences.append(sum((a or 0.0) - (b or 0.0) for a, b in pairs) / len(pairs))
@@ -133,11 +153,14 @@ def _goals(chosen: DataSet, found: By) -> str:
     """What issue 4 asks of this data set, and whether it was reached."""
     lines = []
     hybrid, random = found["hybrid"], found["random"]
-    every = {name: _mean(rows, 2, "errors_found") for name, rows in found.items() if rows}
+    every = {name: _mean(rows, 2, FOUND) for name, rows in found.items() if rows}
     if "random" in every:
         tenth, chance = every["hybrid"], every["random"]
         times = tenth / chance if chance else float("inf")
-        best = max((every[name] for name in ("disagreement", "entropy", "coverage") if name in every), default=None)
+        best = max(
+            (every[name] for name in ("disagreement", "entropy", "margin", "bald", "coverage") if name in every),
+            default=None,
+        )
         beside = f", and {tenth / best:.2f} of the best single strategy" if best else ""
         reached = times >= 4 or (best is not None and tenth >= 0.9 * best)
         lines.append(
@@ -155,18 +178,17 @@ def _goals(chosen: DataSet, found: By) -> str:
             f" {best:.3f}: {verdict(means['loop'] >= best - 1e-9)}."
         )
     if chosen.folder is None:
-        left = _mean(hybrid, BATCHES, "wrong_labels_left")
-        lines.append(
-            f"After 15 % reviewed {left:.2%} of the labels are wrong (goal: under 1 %): {verdict(left < 0.01)}."
-        )
-        rise = interval(
-            [(rows[-1].figures["macro_f1"] or 0.0) - (rows[0].figures["macro_f1"] or 0.0) for rows in hybrid.values()]
-        )
-        lines.append(
-            f"Macro F1 on the clean hold-out moves by {signed(rise)} (goal: it rises, beyond the interval):"
-            f" {verdict(rise is not None and rise[1] > 0)}."
-        )
-    for figure, name in (("errors_found", "errors found"), ("macro_f1", "macro F1"), ("auc", "AUC")):
+        left = _mean(hybrid, BATCHES, LEFT)
+        goal = "goal: under 1 %" if not chosen.noise else "the goal, under 1 %, is for 5 % wrong"
+        said = "" if chosen.noise else f": {verdict(left < 0.01)}"
+        lines.append(f"After 15 % reviewed {left:.2%} of the labels are wrong ({goal}){said}.")
+        for figure in (F1, HELD_F1):
+            rise = interval([(figure.at(rows[-1]) or 0.0) - (figure.at(rows[0]) or 0.0) for rows in hybrid.values()])
+            lines.append(
+                f"{figure.title} moves by {signed(rise)} (goal: it rises, beyond the interval):"
+                f" {verdict(rise is not None and rise[1] > 0)}."
+            )
+    for figure in (FOUND, F1, AUC):
         steps = [_over_random(found, figure, [step]) for step in range(1, BATCHES + 1)]
         whole = _over_random(found, figure, range(1, BATCHES + 1))
         if whole is None or any(step is None for step in steps) or not random:
@@ -174,9 +196,9 @@ def _goals(chosen: DataSet, found: By) -> str:
         below = [f"{BATCH_SHARE * (at + 1):.0%}" for at, step in enumerate(steps) if step is not None and step[2] < 0]
         lower = [f"{BATCH_SHARE * (at + 1):.0%}" for at, step in enumerate(steps) if step is not None and step[0] < 0]
         lines.append(
-            f"Learning curve of {name}: hybrid beyond doubt below random at {', '.join(below) or 'no budget'}, in the"
-            f" mean below at {', '.join(lower) or 'no budget'}; on average {signed(whole)} (goal: not below, and above"
-            f" on average, beyond the interval): {verdict(not below and whole[1] > 0)}."
+            f"Learning curve, {figure.title}: hybrid beyond doubt below random at {', '.join(below) or 'no budget'}, in"
+            f" the mean below at {', '.join(lower) or 'no budget'}; on average {signed(whole)} (goal: not below, and"
+            f" above on average, beyond the interval): {verdict(not below and whole[1] > 0)}."
         )
     return "Goals:\n\n" + "".join(f"- {line}\n" for line in lines)
 
@@ -207,8 +229,8 @@ def _estimates(found: By) -> str:
     return text + table(["reviews picked by", "reviewed", "bias", "interval holds the truth", "its width"], rows)
 
 
-def _mean(rows: Mapping[int, Sequence[Point]], step: int, figure: str) -> float:
-    return _average([points[step].figures[figure] for points in rows.values()])
+def _mean(rows: Mapping[int, Sequence[Point]], step: int, figure: Figure) -> float:
+    return _average([figure.at(points[step]) for points in rows.values()])
 
 
 def _average(values: Sequence[float | None]) -> float:

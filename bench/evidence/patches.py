@@ -93,9 +93,3 @@ def replayed(job: Job, state: Path) -> Iterator[str]:
         with state.open("a", encoding="utf-8") as lines:
             lines.write(f"\n{json.dumps(row)}\n")  # on a line of its own, also behind one that was cut off
         yield f"{job.pair.name}, seed {job.seed}, {name}: Dice {found[name][0].dice:.3f} to {moment.dice:.3f}"
-
-
-def replay(job: Job, state: Path) -> None:
-    """`replayed` in a process of its own, which prints what was done."""
-    for line in replayed(job, state):
-        print(line, flush=True)

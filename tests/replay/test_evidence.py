@@ -11,7 +11,7 @@ from backend.replay import patch_run
 from backend.replay.curves import Point
 from backend.replay.patch_run import Moment
 from backend.segmentation.config import SegmentationConfig
-from bench.evidence import correcting, correcting_document, document, patches, patches_document, replays
+from bench.evidence import document, patches, patches_document, replays
 from demo.phantoms import write_phantoms
 
 
@@ -27,17 +27,23 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[replays.DataS
 
 
 def test_stopped_replays_go_on_where_they_were(small: list[replays.DataSet], tmp_path: Path) -> None:
-    state = tmp_path / "state" / "results.jsonl"
-    going = replays.run(small, 1, state)
-    assert next(going).startswith("kept, seed 300, hybrid")
+    state = tmp_path / "results.jsonl"
+    (job,) = replays.jobs(small, 1, state)  # of what is absent there is none
+    assert (job.data.name, job.seed, job.strategies) == ("kept", 400, ("hybrid", "random"))
+    going = replays.replayed(job, state)
+    assert next(going).startswith("kept, seed 400, hybrid")
     going.close()  # stopped after the first strategy
     with state.open("a") as lines:
-        lines.write('{"data": "kept", "seed": 300, "strat')  # and killed while it wrote
-    assert [line.split(":")[0] for line in replays.run(small, 1, state)] == ["kept, seed 300, random"]
-    assert list(replays.run(small, 1, state)) == []
+        lines.write('{"data": "kept", "seed": 400, "strat')  # and killed while it wrote
+    (job,) = replays.jobs(small, 1, state)
+    assert [line.split(":")[0] for line in replays.replayed(job, state)] == ["kept, seed 400, random"]
+    assert replays.jobs(small, 1, state) == []
     found = replays.kept(state)
-    assert found.keys() == {("kept", 300, "hybrid"), ("kept", 300, "random")}
-    assert [point.reviewed for point in found["kept", 300, "hybrid"]] == [0, 2, 4, 6]
+    assert found.keys() == {("kept", 400, "hybrid"), ("kept", 400, "random")}
+    assert [point.reviewed for point in found["kept", 400, "hybrid"]] == [0, 2, 4, 6]
+    for point in found["kept", 400, "hybrid"]:
+        assert point.unseen.keys() == {"accuracy", "macro_f1", "auc", "ece"}
+        assert point.unseen["auc"] is not None and point.unseen["auc"] != point.figures["auc"]  # of other images
     text = document.written(small, found)
     assert "## absent\n\nNot replayed" in text and "Goals:" in text
 
@@ -51,6 +57,7 @@ def points(seed: int, found: list[float], f1: list[float]) -> list[Point]:
             reviewed=10 * step,
             figures={"errors_found": share, "wrong_labels_left": 0.05 * (1 - share), "macro_f1": f1[step], "auc": 0.8}
             | {"accuracy": 0.8, "ece": 0.1},
+            unseen={"macro_f1": f1[step], "auc": 0.8, "accuracy": 0.8, "ece": 0.1},
             suspects={} if step else suspects,
             estimated_wrong=(11.0, 8.0, 20.0),
             true_wrong=10,
@@ -70,48 +77,13 @@ def test_the_document_says_which_goals_were_reached() -> None:
     text = document.written(sets, results)
     assert "hybrid finds 80.0% of the errors, 8.0 times what random finds, and 0.89 of the best" in text
     assert "After 15 % reviewed 0.50% of the labels are wrong (goal: under 1 %): reached" in text
-    assert "Macro F1 on the clean hold-out moves by +0.050 (+0.050 to +0.050)" in text
+    assert "Macro F1 of the hold-out moves by +0.050 (+0.050 to +0.050)" in text
     assert "| queue |" not in text and "| hybrid | 10% | +10% | 3 of 3 | 12.0 (12.0 to 12.0) |" in text
-    assert "Learning curve of macro F1: hybrid beyond doubt below random at 15%, in the mean below at 15%" in text
-    assert text.count("**not reached**") == 2  # the curves of macro F1, and of AUC, which is level throughout
-
-
-def test_what_correcting_buys_is_measured_on_images_that_are_no_tasks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(correcting, "LEARNING", replays.LEARNING | {"folds": 2})
-    monkeypatch.setattr(correcting, "FURTHER", 30)
-    monkeypatch.setattr(correcting, "ARMS", {name: correcting.ARMS[name] for name in ("hybrid", "all")})
-    phantoms = replays.DataSet("phantoms", replays.ROOT / "label_config.xml", None, 80, 0.0, 32, 1)
-    state = tmp_path / "results.jsonl"
-    said = list(correcting.run(phantoms, 1, state))
-    assert [line.split(": ")[0] for line in said] == [
-        f"{correcting.NAME}, seed 320, {arm}" for arm in ("hybrid", "all")
-    ]
-    assert list(correcting.run(phantoms, 1, state)) == []
-    found = replays.kept(state)
-    hybrid, everything = found[correcting.NAME, 320, "hybrid"], found[correcting.NAME, 320, "all"]
-    assert [point.reviewed for point in hybrid] == [0, 4, 8, 12]
-    assert hybrid[0].figures == everything[0].figures and hybrid[0].figures["wrong_labels_left"] > 0
-    assert everything[-1].figures["wrong_labels_left"] == 0 and everything[-1].figures["errors_found"] == 1
-    assert hybrid[0].figures["auc"] is not None  # of 30 images, not of the hold-out's 12
-
-
-def test_the_document_says_what_correcting_bought() -> None:
-    results = {}
-    for seed in (320, 321):
-        gain = [0.7, 0.72, 0.74, 0.75 + 0.001 * (seed - 320)]
-        results[correcting.NAME, seed, "hybrid"] = points(seed, [0.5, 0.8, 0.9], gain)
-        results[correcting.NAME, seed, "random"] = points(seed, [0.05, 0.1, 0.15], [0.7, 0.7, 0.7, 0.7])
-    results[correcting.NAME, 320, "all"] = points(320, [1.0], [0.7, 0.78])
-    text = correcting_document.written(results)
     assert (
-        "Macro F1 of hybrid moves by +0.051 (+0.044 to +0.057) (goal: it rises, beyond the interval): reached" in text
+        "Learning curve, Macro F1 of all images: hybrid beyond doubt below random at 15%, in the mean below at 15%"
+        in text
     )
-    assert "on average +0.037 (+0.035 to +0.039)" in text
-    assert "| all | 1 | +0.080 (+0.080 to +0.080) | +0.000 (+0.000 to +0.000) |" in text
-    assert text.count("**not reached**") == 1  # AUC is level throughout
-    assert correcting_document.written({}) == ""
+    assert text.count("**not reached**") == 2  # the curves of macro F1, and of AUC, which is level throughout
 
 
 def test_stopped_replays_of_patches_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,7 @@ def test_simulate_prints_a_line_for_each_strategy(phantoms: Path, tmp_path: Path
         assert left[0] > 0
         # Every error is found or left: both are shares of the same wrong labels.
         assert [1 - value / left[0] for value in left] == pytest.approx(found, abs=0.03)
+        assert line["unseen"].keys() == {"accuracy", "macro_f1", "auc", "ece"} and len(line["unseen"]["auc"]) == 3
         assert line["true_wrong"][0] > 0 and line["seconds"][0] > 0
         assert 0 <= line["suspects_auroc"][0] <= 1
         suspects = line["suspects"]
@@ -116,7 +117,7 @@ def test_simulate_prints_a_line_for_each_strategy(phantoms: Path, tmp_path: Path
 def replayed(found: list[list[float | None]]) -> list[Point]:
     """Points of seeds 0, 1, ... whose shares of errors found after 10, 20, ... reviews are these."""
     return [
-        Point(seed, 10 * step, {"errors_found": value}, {}, None, 5, 1.0)
+        Point(seed, 10 * step, {"errors_found": value}, {}, {}, None, 5, 1.0)
         for seed, values in enumerate(found)
         for step, value in enumerate([0.0, *values])
     ]
