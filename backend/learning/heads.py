@@ -184,6 +184,10 @@ def _round_basis(x: Tensor, ridge: float) -> Tensor:
     A logistic loss curves as p (1 - p) times the covariance, here taken as an eighth of it.
     """
     sample = x[:: max(1, len(x) // SAMPLE)]
-    values, vectors = torch.linalg.eigh(sample.T @ sample / max(1, len(sample)))
-    curvature = values.clamp(min=0) / 8 + max(ridge, 1e-8)
+    ridge = max(ridge, 1e-8)
+    # The ridge before the decomposition: of nothing but rounding errors, as equal images leave, LAPACK may make NaN.
+    curvature, vectors = torch.linalg.eigh(
+        sample.T @ sample / (8 * max(1, len(sample))) + ridge * torch.eye(x.shape[1], device=x.device)
+    )
+    curvature = curvature.clamp(min=ridge)
     return torch.div(vectors, curvature.sqrt())

@@ -23,7 +23,7 @@ STRATEGIES = ("hybrid", "random", "kept", "disagreement", "queue", "entropy", "m
 BATCHES = 3  # of 5 % of the images each
 BATCH_SHARE = 0.05
 FIRST_SEED = 400  # far from those that weights, formulas and sizes were tried on
-FEWER = {"disagreement": 10, "queue": 10, "entropy": 5, "margin": 5, "bald": 5, "coverage": 5}  # seeds
+FEWER = dict.fromkeys(("disagreement", "queue", "entropy", "margin", "bald", "coverage"), 5)  # seeds
 LEARNING = {"backbone": "test_resnet", "weights": "scratch", "folds": 3, "head_seeds": 2}
 HISTOLOGY = (
     "Histology, which is on record as another control, all but names benign or malignant: what the loop finds here"
@@ -76,7 +76,7 @@ def data_sets(data: Path) -> list[DataSet]:
         DataSet("busbra", examples / "busbra.xml", data / "busbra", 700, 0.05, 48, 10, HISTOLOGY),
         DataSet("busbra, image alone", lesion, data / "busbra", 700, 0.05, 48, 10, LESION, STRATEGIES[:2]),
         DataSet("ddti", examples / "ddti.xml", data / "ddti", None, 0.05, 48, 10),
-        DataSet("phantoms, 15 % more wrong", phantoms, None, 1000, 0.15, 64, 10, NOISIER, STRATEGIES[:3], 5),
+        DataSet("phantoms, 15 % more wrong", phantoms, None, 1000, 0.15, 64, 10, NOISIER, STRATEGIES[:3], 3),
     ]
 
 
