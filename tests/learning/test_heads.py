@@ -145,12 +145,12 @@ def test_a_class_without_cases_stays_finite(data: tuple[np.ndarray, dict[str, np
     assert np.isfinite(found).all() and softmax(found, axis=2)[..., 2].max() < 0.02
 
 
-def test_images_that_are_all_alike_leave_the_classes_frequencies() -> None:
-    """What their embeddings differ by is rounding, of which an eigenvalue decomposition made NaN."""
-    rng = np.random.default_rng(0)
-    x = np.tile(rng.normal(size=512).astype(np.float32), (60, 1)) * (1 + 1e-8 * rng.normal(size=(60, 1))).astype("f4")
+@pytest.mark.parametrize("seed", range(4))
+def test_images_that_are_all_alike_leave_the_classes_frequencies(seed: int) -> None:
+    """What their embeddings differ by is rounding, of whose covariance LAPACK made NaN, or an error."""
+    rng = np.random.default_rng(seed)
+    x = np.tile(np.maximum(rng.normal(size=512), 0).astype(np.float32) / 10, (60, 1))
     three = np.eye(3, dtype=np.float32)[rng.permutation(np.repeat([0, 0, 1, 2], 15))]
     ticks = np.full((60, 4), np.nan, dtype=np.float32)
-    found = fitted(x, {"three": three, "ticks": ticks}, np.arange(60))
-    said = softmax(heads.predict_logits(found, x)["three"], axis=2)
-    assert np.isfinite(found.weights).all() and said.mean(axis=(0, 1)) == pytest.approx([0.5, 0.25, 0.25], abs=0.05)
+    said = softmax(heads.predict_logits(fitted(x, {"three": three, "ticks": ticks}, np.arange(60)), x)["three"], axis=2)
+    assert said.mean(axis=(0, 1)) == pytest.approx([0.5, 0.25, 0.25], abs=0.01)
