@@ -149,7 +149,7 @@ def test_a_class_without_cases_stays_finite(data: tuple[np.ndarray, dict[str, np
 def test_images_that_are_all_alike_leave_the_classes_frequencies(seed: int) -> None:
     """What their embeddings differ by is rounding, of whose covariance LAPACK made NaN, or an error."""
     rng = np.random.default_rng(seed)
-    x = np.tile(np.maximum(rng.normal(size=512), 0).astype(np.float32) / 10, (60, 1))
+    x = np.tile(np.maximum(rng.normal(size=512), 0).astype(np.float32) * np.float32(0.1), (60, 1))
     three = np.eye(3, dtype=np.float32)[rng.permutation(np.repeat([0, 0, 1, 2], 15))]
     ticks = np.full((60, 4), np.nan, dtype=np.float32)
     said = softmax(heads.predict_logits(fitted(x, {"three": three, "ticks": ticks}, np.arange(60)), x)["three"], axis=2)
