@@ -46,6 +46,7 @@ def simulate(
     """
     from backend.cycle import NoTasks
     from backend.learning.backbone import WeightsError
+    from backend.replay.affordable import affordable
     from backend.replay.curves import point
     from backend.replay.run import replay
     from backend.replay.strategies import STRATEGIES as KNOWN
@@ -65,11 +66,15 @@ def simulate(
     points: dict[str, list[Any]] = {name: [] for name in chosen}
     try:
         made = _material(folder, label_config, project, sample, noise, noise_kind)
+        # A project's pixels are those of its own settings, and its backbones are what is asked about.
+        chosen_settings, said = affordable(settings()) if project is None else (settings(), None)
+        if said is not None:
+            typer.echo(said, err=True)
         with bar() as progress:
             task = progress.add_task("replaying", total=seeds * len(chosen) * (1 + -(-budget // batch)))
             for seed in range(seeds):
                 material = made(seed)
-                own = settings().model_copy(update={"seed": seed})
+                own = chosen_settings.model_copy(update={"seed": seed})
                 with tempfile.TemporaryDirectory(prefix="second-look-replay-") as state:
                     for name, moment in replay(material, own, chosen, budget, batch, Path(state)):
                         points[name].append(point(seed, material.schema.heads[0], moment))

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from backend.replay.affordable import SMALL
 from backend.replay.curves import Point, interval, summary
 from backend.settings import Settings
-from bench.evidence.replays import BATCH_SHARE, BATCHES, FIRST_SEED, LEARNING, STRATEGIES, DataSet
+from bench.evidence.replays import BATCH_SHARE, BATCHES, FIRST_SEED, STRATEGIES, DataSet
 from bench.evidence.tables import number, signed, table, verdict
 
 Results = Mapping[tuple[str, int, str], Sequence[Point]]
@@ -69,7 +70,7 @@ By = Mapping[str, Mapping[int, Sequence[Point]]]
 
 def _about() -> str:
     share = f"{BATCHES} batches of {BATCH_SHARE:.0%} of the images each"
-    learning = ", ".join(f"{name} {value}" for name, value in LEARNING.items())
+    learning = ", ".join(f"{name} {value}" for name, value in SMALL.items() if name != "image_size")
     return f"""# Evidence
 
 Made by `make evidence` (`python -m bench.evidence`), which goes on where it was stopped. Each figure is the mean over
@@ -102,8 +103,8 @@ def _material(chosen: DataSet, found: By) -> str:
     )
     return (
         f"{len(points)} seeds, label config `{chosen.label_config.name}`"
-        f"{f', {chosen.images} images a seed' if chosen.images else ''}, {chosen.image_size} pixels, {chosen.epochs}"
-        f" epochs; labels on record: {how}. Wrong labels of the first control outside the hold-out:"
+        f"{f', {chosen.images} images a seed' if chosen.images else ''}, {chosen.image_size} pixels;"
+        f" labels on record: {how}. Wrong labels of the first control outside the hold-out:"
         f" {number(wrong, 1)}.{chosen.note and f' {chosen.note}'}\n"
     )
 

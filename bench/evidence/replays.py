@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from backend.replay.affordable import SMALL
 from backend.replay.curves import Point, point
 from backend.replay.material import Material, from_folder
 from backend.replay.run import replay
@@ -24,7 +25,6 @@ BATCHES = 3  # of 5 % of the images each
 BATCH_SHARE = 0.05
 FIRST_SEED = 400  # far from those that weights, formulas and sizes were tried on
 FEWER = dict.fromkeys(("disagreement", "queue", "entropy", "margin", "bald", "coverage"), 5)  # seeds
-LEARNING = {"backbone": "test_resnet", "weights": "scratch", "folds": 3, "head_seeds": 2}
 HISTOLOGY = (
     "Histology, which is on record as another control, all but names benign or malignant: what the loop finds here"
     " beyond the image alone is what a second control on record can give at best."
@@ -41,7 +41,7 @@ class DataSet:
     """Where images and labels come from; noise: the share of the first control's labels to exchange.
 
     folder: None for phantoms, which are made anew for each seed, wrong labels and all. images: at most so many, drawn
-    by whole patients, others for each seed. image_size, epochs: of the learning. note: what a reader has to know.
+    by whole patients, others for each seed. image_size: of the learning. note: what a reader has to know.
     strategies: of STRATEGIES. seeds: replays at most.
     """
 
@@ -51,7 +51,6 @@ class DataSet:
     images: int | None
     noise: float
     image_size: int
-    epochs: int
     note: str = ""
     strategies: tuple[str, ...] = MAIN
     seeds: int = 20
@@ -72,11 +71,11 @@ def data_sets(data: Path) -> list[DataSet]:
     lesion = Path(__file__).parent / "busbra-lesion.xml"
     phantoms = ROOT / "label_config.xml"
     return [
-        DataSet("phantoms", phantoms, None, 1000, 0.0, 64, 10),
-        DataSet("busbra", examples / "busbra.xml", data / "busbra", 700, 0.05, 48, 10, HISTOLOGY),
-        DataSet("busbra, image alone", lesion, data / "busbra", 700, 0.05, 48, 10, LESION, STRATEGIES[:2]),
-        DataSet("ddti", examples / "ddti.xml", data / "ddti", None, 0.05, 48, 10),
-        DataSet("phantoms, 15 % more wrong", phantoms, None, 1000, 0.15, 64, 10, NOISIER, STRATEGIES[:3], 3),
+        DataSet("phantoms", phantoms, None, 1000, 0.0, 64),
+        DataSet("busbra", examples / "busbra.xml", data / "busbra", 700, 0.05, 48, HISTOLOGY),
+        DataSet("busbra, image alone", lesion, data / "busbra", 700, 0.05, 48, LESION, STRATEGIES[:2]),
+        DataSet("ddti", examples / "ddti.xml", data / "ddti", None, 0.05, 48),
+        DataSet("phantoms, 15 % more wrong", phantoms, None, 1000, 0.15, 64, NOISIER, STRATEGIES[:3], 3),
     ]
 
 
@@ -138,8 +137,8 @@ def _points(job: Job, scratch: Path) -> Iterator[tuple[str, list[dict[str, Any]]
     """Each strategy's points, as soon as it is done."""
     chosen, seed = job.data, job.seed
     made = material(chosen, seed, scratch)
-    sizes = {"image_size": chosen.image_size, "epochs": chosen.epochs}
-    settings = Settings(seed=seed, **LEARNING, **sizes, _env_file=None)  # type: ignore[arg-type]
+    learning = SMALL | {"image_size": chosen.image_size}
+    settings = Settings(seed=seed, **learning, _env_file=None)  # type: ignore[arg-type]
     batch = round(BATCH_SHARE * len(made.truth))
     current, points = "", list[dict[str, Any]]()
     for name, moment in replay(made, settings, job.strategies, BATCHES * batch, batch, scratch / "state"):

@@ -18,11 +18,11 @@ from demo.phantoms import write_phantoms
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[replays.DataSet]:
     write_phantoms(tmp_path / "folder", 60, 3)
-    monkeypatch.setattr(replays, "LEARNING", replays.LEARNING | {"folds": 2})
+    monkeypatch.setattr(replays, "SMALL", replays.SMALL | {"folds": 2, "epochs": 1})
     config = replays.ROOT / "label_config.xml"
     return [
-        replays.DataSet("kept", config, tmp_path / "folder", 50, 0.1, 32, 1, strategies=("hybrid", "random")),
-        replays.DataSet("absent", config, tmp_path / "nowhere", None, 0.05, 32, 1),
+        replays.DataSet("kept", config, tmp_path / "folder", 50, 0.1, 32, strategies=("hybrid", "random")),
+        replays.DataSet("absent", config, tmp_path / "nowhere", None, 0.05, 32),
     ]
 
 
@@ -68,7 +68,7 @@ def points(seed: int, found: list[float], f1: list[float]) -> list[Point]:
 
 
 def test_the_document_says_which_goals_were_reached() -> None:
-    sets = [replays.DataSet("phantoms", Path("label_config.xml"), None, 1000, 0.0, 64, 8)]
+    sets = [replays.DataSet("phantoms", Path("label_config.xml"), None, 1000, 0.0, 64)]
     results = {}
     for seed in range(3):
         results["phantoms", seed, "hybrid"] = points(seed, [0.5, 0.8, 0.9], [0.7, 0.72, 0.74, 0.75])

@@ -13,8 +13,10 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from backend.cli import app
+from backend.learning import backbone
 from backend.learning.decode import decode
 from backend.registry import Registry
+from backend.replay.affordable import SMALL, affordable
 from backend.replay.curves import Point, interval
 from backend.replay.label_studio import ReplayImages
 from backend.replay.material import MaterialError, from_folder, from_project
@@ -246,3 +248,16 @@ def test_labels_that_are_all_the_same_are_nothing_to_replay(phantoms: Path) -> N
     unknown = replace(folder, rows=tuple(replace(row, truth={}) for row in folder.rows))
     with pytest.raises(MaterialError, match="no row has a label of 'bom'"):
         from_folder(unknown, config, 0.0, "uniform", 0)
+
+
+def test_a_replay_of_a_folder_learns_what_a_cpu_can_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone, "HUB_TIMEOUT_S", 0.001)
+    monkeypatch.setattr(backbone.hub, "ENDPOINT", "http://127.0.0.1:1")  # nobody listens there
+    asked = Settings(folds=4, seed=3, _env_file=None)  # type: ignore[call-arg]
+    found, said = affordable(asked)
+    assert found == asked.model_copy(update=SMALL | {"folds": 4})
+    assert said is not None and "backbone test_resnet" in said and "folds" not in said
+    everything = Settings(**SMALL, _env_file=None)
+    assert affordable(everything) == (everything, None)
+    file = Settings(weights="backbone.safetensors", _env_file=None)  # type: ignore[call-arg]
+    assert affordable(file) == (file, None)
