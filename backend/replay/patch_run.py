@@ -31,9 +31,7 @@ Bools = NDArray[np.bool_]
 COUNTS = (0, 1, 2, 5, 10, 20)
 REFIT = "+refit"
 """Behind a choice's name: every model trains from starting weights, not on from the last."""
-SMALL = SegmentationConfig(
-    backbone="test_resnet", weights="scratch", crop=64, tile=256, folds=2, steps=80, decoder=(64, 48, 32, 32, 16)
-)
+SMALL = SegmentationConfig(backbone="test_resnet", weights="scratch", crop=64, tile=256, folds=3, steps=80)
 """What a replay learns with: as little as shows the differences, so that two cores do many."""
 WIDE, AROUND = 128, 3
 """Pixels of a crop where SMALL's are too few, and how often the thickness of what is to be found has to fit into it."""

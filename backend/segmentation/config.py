@@ -11,8 +11,7 @@ class SegmentationConfig:
 
     `backbone`, `weights`, `folds` and `seed` as in LearningConfig; the backbone is the encoder. `crop`: the side in
     pixels of what a member sees in one training step, a multiple of 32; `tile` the same in prediction. `steps` of
-    training, whatever the number of images: the time of a training is known before it starts. `decoder`: channels of
-    the decoder at each doubling of the size, the coarsest first; those of segmentation-models-pytorch.
+    training, whatever the number of images: the time of a training is known before it starts.
     """
 
     backbone: str = "resnet18"
@@ -22,7 +21,6 @@ class SegmentationConfig:
     folds: int = 5
     steps: int = 300
     seed: int = 0
-    decoder: tuple[int, ...] = (256, 128, 64, 32, 16)
 
     def __post_init__(self) -> None:
         if self.folds < 2:

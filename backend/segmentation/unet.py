@@ -45,7 +45,6 @@ class UNet:
 
     name: str
     classes: tuple[str, ...]
-    decoder: tuple[int, ...]
     model: nn.Module
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -78,20 +77,18 @@ def create(config: SegmentationConfig, classes: Sequence[str], seed: int) -> UNe
     a backbone that timm does not know or that gives no features at the scales of a U-Net.
     """
     check_name(config.backbone)
-    sizes = (len(classes), config.decoder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.weights == "hub":
-            model = from_hub(config.backbone, lambda: _built(config.backbone, *sizes, pretrained=True))
+            model = from_hub(config.backbone, lambda: _built(config.backbone, len(classes), pretrained=True))
         else:
-            model = _built(config.backbone, *sizes, pretrained=False)
+            model = _built(config.backbone, len(classes), pretrained=False)
         if config.weights not in ("hub", "scratch"):
             _load_encoder(model, config)
     normalisation: Any = timm.get_pretrained_cfg(config.backbone)
     return UNet(
         name=config.backbone,
         classes=tuple(classes),
-        decoder=config.decoder,
         model=placed(model).eval(),
         mean=tuple(normalisation.mean),
         std=tuple(normalisation.std),
@@ -116,7 +113,6 @@ def save(unet: UNet, path: Path) -> None:
     about = {
         "name": unet.name,
         "classes": unet.classes,
-        "decoder": unet.decoder,
         "mean": unet.mean,
         "std": unet.std,
         "pretrained": unet.pretrained,
@@ -130,15 +126,13 @@ def load(path: Path) -> UNet:
     """A U-Net as `save` wrote it, on the chosen device. Raises WeightsError where the file is not one."""
     try:
         about = metadata(path)["unet"]
-        decoder = tuple(about["decoder"])
-        model = _built(about["name"], len(about["classes"]), decoder, pretrained=False)
+        model = _built(about["name"], len(about["classes"]), pretrained=False)
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise WeightsError(f"{path} is not a U-Net of Second Look: {error}") from error
     return UNet(
         name=about["name"],
         classes=tuple(about["classes"]),
-        decoder=decoder,
         model=placed(model).eval(),
         mean=tuple(about["mean"]),
         std=tuple(about["std"]),
@@ -147,11 +141,9 @@ def load(path: Path) -> UNet:
     )
 
 
-def _built(backbone: str, classes: int, decoder: tuple[int, ...], *, pretrained: bool) -> nn.Module:
+def _built(backbone: str, classes: int, *, pretrained: bool) -> nn.Module:
     try:
-        model: nn.Module = smp.Unet(
-            f"tu-{backbone}", encoder_weights=pretrained or None, decoder_channels=decoder, classes=classes
-        )
+        model: nn.Module = smp.Unet(f"tu-{backbone}", encoder_weights=pretrained or None, classes=classes)
     except (ValueError, AttributeError, AssertionError) as error:
         raise ValueError(
             f"{backbone} cannot be the encoder of a U-Net, which needs features at every halving of the image: choose "

@@ -11,7 +11,7 @@ from typing import Any
 from backend import logs
 from bench.evidence import document, patches, patches_document, replays
 
-STATE = replays.ROOT / "second-look-evidence"
+RESULTS = Path(__file__).parent / "results"
 PROCESSES = 2
 Replayed = Callable[[Any, Path], Iterator[str]]
 """Does a job, keeps its results in a file, and says what was done."""
@@ -24,10 +24,10 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=int, help="replays of each strategy, 20 (masks: 10); 0: write the document alone"
     )
-    parser.add_argument("--state", type=Path, help="file to keep results in, below second-look-evidence/")
+    parser.add_argument("--state", type=Path, help="file to keep results in, below bench/evidence/results")
     parser.add_argument("--document", type=Path, help="docs/evidence.md, or docs/evidence-masks.md")
     chosen = parser.parse_args()
-    state = chosen.state or STATE / ("masks.jsonl" if chosen.masks else "results.jsonl")
+    state = chosen.state or RESULTS / ("masks.jsonl" if chosen.masks else "labels.jsonl")
     page = chosen.document or replays.ROOT / "docs" / ("evidence-masks.md" if chosen.masks else "evidence.md")
     state.parent.mkdir(parents=True, exist_ok=True)
     if chosen.masks:

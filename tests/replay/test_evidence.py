@@ -145,3 +145,9 @@ def test_the_document_on_masks_says_which_goals_were_reached() -> None:
     assert "| target | +0.050 (+0.050 to +0.050) |" in text and "| random |" not in text
     worse = {key: value for key, value in results.items() if key[0] != "nuclei"}
     assert "On 1 of 2 pairs" in patches_document.written(pairs, worse)
+
+
+def test_the_document_is_what_the_kept_results_say() -> None:
+    results = replays.kept(replays.ROOT / "bench" / "evidence" / "results" / "labels.jsonl")
+    text = (replays.ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    assert document.written(replays.data_sets(Path("data")), results) == text, "python -m bench.evidence --seeds 0"
