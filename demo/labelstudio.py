@@ -147,7 +147,7 @@ def _healthy(url: str) -> bool:
 
 def session(url: str, account: Account) -> httpx.Client:
     """A client logged in as a browser would be (session cookie, CSRF header). Raises LabelStudioError if refused."""
-    client = httpx.Client(base_url=url, timeout=120.0)
+    client = httpx.Client(base_url=url, timeout=300.0)
     client.get("/user/login/")
     if "csrftoken" not in client.cookies:
         raise LabelStudioError(f"{url} is not Label Studio: another program took its port. Stop it, or try again.")
