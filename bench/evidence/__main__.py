@@ -36,7 +36,9 @@ def main() -> None:
         text = patches_document.written(pairs, patches.kept(state))
     else:
         sets = replays.data_sets(chosen.data)
-        finish(replays.replayed, replays.jobs(sets, 20 if chosen.seeds is None else chosen.seeds, state), state)
+        finish(
+            replays.replayed, replays.jobs(sets, replays.SEEDS if chosen.seeds is None else chosen.seeds, state), state
+        )
         text = document.written(sets, replays.kept(state))
     page.write_text(text, encoding="utf-8")
 

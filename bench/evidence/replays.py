@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 STRATEGIES = ("hybrid", "random", "kept", "disagreement", "queue", "entropy", "margin", "bald", "coverage")
 BATCHES = 3  # of 5 % of the images each
 BATCH_SHARE = 0.05
+SEEDS = 20
 FIRST_SEED = 400  # far from those that weights, formulas and sizes were tried on
 FEWER = dict.fromkeys(("disagreement", "queue", "entropy", "margin", "bald", "coverage"), 5)  # seeds
 HISTOLOGY = (
@@ -46,7 +47,7 @@ class DataSet:
 
     folder: None for phantoms, which are made anew for each seed, wrong labels and all. images: at most so many, drawn
     by whole patients, others for each seed. image_size: of the learning. note: what a reader has to know.
-    strategies: of STRATEGIES. seeds: replays at most.
+    strategies: of STRATEGIES. seeds: replays at most; only with SEEDS of them goals are judged.
     """
 
     name: str
@@ -57,7 +58,7 @@ class DataSet:
     image_size: int
     note: str = ""
     strategies: tuple[str, ...] = MAIN
-    seeds: int = 20
+    seeds: int = SEEDS
 
 
 @dataclass(frozen=True)
