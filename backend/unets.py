@@ -1,6 +1,6 @@
 """Which U-Nets a version has: those before it where nothing has changed, these trained on, or new ones."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ log = structlog.get_logger()
 
 FOLDER = "unets"  # of a version, with its members
 REFIT_SHARE = 0.25  # more marked images than U-Nets began with, from which on new ones are trained
-FEWER = 4  # times fewer steps where training goes on from U-Nets that know most of what they are shown
 
 
 def learn(
@@ -61,7 +60,7 @@ def learn(
         starts: tuple[UNet, ...] | None = None
         if kept is not None and len(rows) <= (1 + REFIT_SHARE) * kept["began_with"] and not _moved(before, taken):
             starts, about["began_with"] = ensemble.load(before / FOLDER).members, kept["began_with"]
-            config = replace(config, steps=max(config.steps // FEWER, 1))
+            config = config.going_on()
         log.info("training U-Nets", version=folder.name, images=len(rows), anew=starts is None)
         examples = marked.examples(registry, taken, rows)
         often = frequency(examples.reviewed, marked.people[rows])

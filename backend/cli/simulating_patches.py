@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import typer
@@ -27,7 +28,7 @@ def simulate_patches(
     from backend.learning.image_error import ImageError
     from backend.replay.material import MaterialError
     from backend.replay.patch_choices import CHOICES
-    from backend.replay.patch_run import COUNTS, REFIT, replay_patches, small
+    from backend.replay.patch_run import COUNTS, REFIT, SMALL, replay_patches
     from backend.replay.sites import site_called, sites
     from tasks.mask_files import MaskError
 
@@ -47,7 +48,7 @@ def simulate_patches(
             task = progress.add_task("replaying", total=seeds * len(chosen) * steps)
             for seed in range(seeds):
                 drawn = sites(read, *pair, seed)
-                for name, moment in replay_patches(drawn, chosen, budget, small(drawn, seed)):
+                for name, moment in replay_patches(drawn, chosen, budget, replace(SMALL, seed=seed)):
                     moments[name].setdefault(seed, []).append(moment)
                     progress.advance(task)
     except (MaterialError, ImageError, MaskError, OSError, FloatingPointError) as error:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.learning.folds import assign
 from backend.replay.patch_choices import CHOICES, INSIDE, Chosen
-from backend.replay.sites import Bytes, Picture, Sites
+from backend.replay.sites import CROP, Bytes, Picture, Sites
 from backend.segmentation.config import SegmentationConfig
 from backend.segmentation.crops import Examples, frequency
 from backend.segmentation.dice import dice, mean_dice
@@ -31,12 +30,8 @@ Bools = NDArray[np.bool_]
 COUNTS = (0, 1, 2, 5, 10, 20)
 REFIT = "+refit"
 """Behind a choice's name: every model trains from starting weights, not on from the last."""
-SMALL = SegmentationConfig(backbone="test_resnet", weights="scratch", crop=64, tile=256, folds=3, steps=80)
+SMALL = SegmentationConfig(backbone="test_resnet", weights="scratch", crop=CROP, tile=256, folds=3, steps=120)
 """What a replay learns with: as little as shows the differences, so that two cores do many."""
-WIDE, AROUND = 128, 3
-"""Pixels of a crop where SMALL's are too few, and how often the thickness of what is to be found has to fit into it."""
-STEPS = 20
-"""Of training on from the last model, beside those from starting weights."""
 CORNERS = 1.0
 """Pixels within which the outline of what has to be changed is simplified before its corners are counted."""
 
@@ -57,17 +52,6 @@ class Moment:
     seconds: float = 0.0
 
 
-def small(sites: Sites, seed: int) -> SegmentationConfig:
-    """SMALL, with crops that hold a region of the source, as thick as in most images, and as much on either side.
-
-    Of a lesion a crop of 64 pixels shows too little for anything to be learnt.
-    """
-    masks = [np.pad(mask, 1) for one in sites.learnt for mask in one.masks]
-    thick = [2 * float(cv2.distanceTransform(mask, cv2.DIST_L2, 5).max()) for mask in masks]
-    crop = SMALL.crop if AROUND * float(np.median(thick)) <= SMALL.crop else WIDE
-    return replace(SMALL, crop=crop, seed=seed)
-
-
 def replay_patches(
     sites: Sites, strategies: Sequence[str], budget: int, config: SegmentationConfig
 ) -> Iterator[tuple[str, Moment]]:
@@ -83,7 +67,7 @@ def replay_patches(
         for count in COUNTS[1:]:
             began = time.process_time()
             wanted = count - loop.patches
-            chosen = [] if count > budget else choose(loop.ensemble, sites.pool, loop.spent, wanted, config.tile, rng)
+            chosen = [] if count > budget else choose(loop.ensemble, sites, loop.spent, wanted, config.tile, rng)
             if len(chosen) < wanted:
                 break
             loop.correct(chosen)
@@ -141,7 +125,7 @@ class _Loop:
 
     def train(self, warm: bool) -> None:
         """The next ensemble, on from this one or from starting weights."""
-        config = replace(self.config, steps=STEPS) if warm else self.config
+        config = self.config.going_on() if warm else self.config
         often = frequency(self.reviewed, self.people)
         starts = self.ensemble.members if warm else None
         self.ensemble = cross_fit(self.examples, self.folds, self.sites.classes, config, starts, often)

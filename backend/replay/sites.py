@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,6 +18,10 @@ Bytes = NDArray[np.uint8]
 
 LONGEST = 256
 """Pixels of the longer side: larger images are made smaller, and their masks with them."""
+PATCH = CROP = 64
+"""Pixels of the sides of what is corrected and of what a training step sees, in such images."""
+AROUND = 3
+"""How often the thickness of what is to be found fits into a crop: of less around it nothing can be learnt."""
 LEARNT, POOL, TESTED, KEPT = 16, 12, 8, 4
 """Images at most: of the source to learn from, of the target to correct, of the target and of the source to test on."""
 FEWEST = 2
@@ -36,12 +41,13 @@ class Sites:
     """A draw of two sites' images, by whole groups (patients); no group is in two of the four.
 
     learnt and kept are of the source: to learn from, and to see what is forgotten. pool and tested are of the target:
-    to correct, and to test on. classes: all mask heads' (`tasks.marks.planes`).
+    to correct, and to test on. classes: all mask heads' (`tasks.marks.planes`). side: pixels of a patch's.
     """
 
     source: str
     target: str
     classes: tuple[str, ...]
+    side: int
     learnt: tuple[Picture, ...]
     pool: tuple[Picture, ...]
     tested: tuple[Picture, ...]
@@ -71,18 +77,26 @@ def site_called(folder: DataFolder, name: str | None, option: str) -> str:
 def sites(folder: DataFolder, source: str, target: str, seed: int) -> Sites:
     """Draw the images of a replay of one seed. Raises MaterialError where a site has too few, or both are one.
 
-    A site that has fewer than would be drawn is divided in the same proportion. Raises ImageError and MaskError where
-    a file cannot be read.
+    Where what is to be found is too thick for a crop, as lesions are, images and patches have half the side, and there
+    are four times as many images. A site that has fewer than would be drawn is divided in the same proportion. Raises
+    ImageError and MaskError where a file cannot be read.
     """
     if source == target:
         raise MaterialError(f"--source and --target are both {source!r}: name two sites")
     by_site = _by_site(folder)
+    part = 2 if AROUND * _thickness(folder, by_site[source]) > CROP else 1
     rng = np.random.default_rng(seed)
-    learnt, kept = _divided(source, by_site[source], (LEARNT, KEPT), rng)
-    pool, tested = _divided(target, by_site[target], (POOL, TESTED), rng)
+    learnt, kept = _divided(source, by_site[source], (LEARNT * part**2, KEPT * part**2), rng)
+    pool, tested = _divided(target, by_site[target], (POOL * part**2, TESTED * part**2), rng)
     classes = tuple(name for head in folder.schema.masks for name in head.classes)
-    parts = [tuple(_picture(folder, row) for row in rows) for rows in (learnt, pool, tested, kept)]
-    return Sites(source, target, classes, *parts)
+    drawn = [tuple(_picture(folder, row, LONGEST // part) for row in rows) for rows in (learnt, pool, tested, kept)]
+    return Sites(source, target, classes, PATCH // part, *drawn)
+
+
+def _thickness(folder: DataFolder, rows: Sequence[Row]) -> float:
+    """Pixels of the thickest place of a mask, in images of LONGEST: the median over the first of a site's."""
+    masks = (np.pad(mask, 1) for row in rows[:LEARNT] for mask in _picture(folder, row, LONGEST).masks)
+    return float(np.median([2 * cv2.distanceTransform(mask, cv2.DIST_L2, 5).max() for mask in masks]))
 
 
 def _by_site(folder: DataFolder) -> Mapping[str, list[Row]]:
@@ -121,16 +135,16 @@ def _images(rows: Sequence[Row]) -> str:
     return f"{len(rows)} image" if len(rows) == 1 else f"{len(rows)} images"
 
 
-def _picture(folder: DataFolder, row: Row) -> Picture:
+def _picture(folder: DataFolder, row: Row, longest: int) -> Picture:
     pixels = decode_whole(folder.folder / row.file)
     masks = np.concatenate([folder.mask(row, head.name, truth=True) for head in folder.schema.masks])
-    return Picture(*smaller(pixels, masks), row.group)
+    return Picture(*smaller(pixels, masks, longest), row.group)
 
 
-def smaller(image: Bytes, masks: Bytes) -> tuple[Bytes, Bytes]:
-    """An image (H, W, 3) and masks (C, H, W), the longer side at most LONGEST; inside is what half of a pixel is."""
+def smaller(image: Bytes, masks: Bytes, longest: int) -> tuple[Bytes, Bytes]:
+    """An image (H, W, 3) and masks (C, H, W), the longer side at most `longest`; inside is what half of a pixel is."""
     height, width = image.shape[:2]
-    scale = LONGEST / max(height, width)
+    scale = longest / max(height, width)
     if scale >= 1:
         return image, masks
     size = max(round(width * scale), 1), max(round(height * scale), 1)

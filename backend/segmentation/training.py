@@ -20,8 +20,8 @@ from backend.segmentation.unet import UNet, create
 
 BATCH = 8
 WEIGHT_DECAY = 0.05
-SCRATCH, PRETRAINED, WARM = 2e-3, 5e-4, 1e-3
-"""Highest learning rates: from random weights, from an encoder's, and on from a member, which has few steps to move."""
+SCRATCH, PRETRAINED = 2e-3, 5e-4
+"""Highest learning rates, from random weights and from an encoder's; what is trained on keeps the one it began with."""
 SETTLING = 10
 """Batches, the last ones, that the means and variances of batch normalisation are taken from."""
 SMOOTH = 1.0
@@ -61,7 +61,7 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         optimiser = torch.optim.AdamW(unet.model.parameters(), lr=1e-3, weight_decay=WEIGHT_DECAY)
-        peak = WARM if start is not None else PRETRAINED if unet.pretrained else SCRATCH
+        peak = PRETRAINED if unet.pretrained else SCRATCH
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=config.steps)
         unet.model.train()
         recent: deque[Tensor] = deque(maxlen=SETTLING)

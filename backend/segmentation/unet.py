@@ -31,6 +31,8 @@ from backend.learning.backbone import (
 from backend.learning.starting_weights import WeightsError, read_weights
 from backend.segmentation.config import SegmentationConfig
 
+DECODER = (256, 128, 64, 32, 16)
+"""Channels of the decoder at most, from the deepest scale up: the defaults of segmentation-models-pytorch."""
 ENCODER = "encoder.model."  # where the timm network is in that of segmentation-models-pytorch
 
 
@@ -142,8 +144,15 @@ def load(path: Path) -> UNet:
 
 
 def _built(backbone: str, classes: int, *, pretrained: bool) -> nn.Module:
+    """A U-Net whose decoder is at no scale wider than the encoder: of a small one it would be most of the work."""
     try:
-        model: nn.Module = smp.Unet(f"tu-{backbone}", encoder_weights=pretrained or None, classes=classes)
+        encoder: Any = smp.encoders.get_encoder(f"tu-{backbone}", weights=None)  # type: ignore[no-untyped-call]
+        # From the deepest down; none of what is as large as the image, and 0 where the encoder leaves a scale out.
+        widths = [*reversed(encoder.out_channels[1:-1]), 0]
+        decoder = [min(most, width or most) for most, width in zip(DECODER, widths, strict=True)]
+        model: nn.Module = smp.Unet(
+            f"tu-{backbone}", encoder_weights=pretrained or None, classes=classes, decoder_channels=decoder
+        )
     except (ValueError, AttributeError, AssertionError) as error:
         raise ValueError(
             f"{backbone} cannot be the encoder of a U-Net, which needs features at every halving of the image: choose "

@@ -2,21 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import torch
 
-from backend.replay.patch_run import Moment, replay_patches, small
+from backend.replay.patch_run import SMALL, Moment, replay_patches
 from backend.replay.sites import site_called, sites
 from bench.evidence.replays import ROOT
 from tasks import datafolder
 from tasks.schema import parse_label_config
 
-FIRST, LATER = ("hybrid", "foreground-random"), ("random", "paper", "hybrid+refit")
-"""What the goal compares is replayed for all seeds before the rest."""
-STRATEGIES = FIRST + LATER
+STRATEGIES = ("hybrid", "foreground-random", "random", "paper", "hybrid+refit")
 FEWER = {"paper": 5, "hybrid+refit": 3}  # seeds
 BUDGET = 20
 FIRST_SEED = 100  # beyond those that the choice of patches, rates and sizes were tried on
@@ -67,10 +65,10 @@ def kept(state: Path) -> Results:
 
 
 def jobs(chosen: list[Pair], seeds: int, state: Path) -> list[Job]:
-    """What is not in `state` yet, of pairs whose data are there."""
+    """What is not in `state` yet, of pairs whose data are there: seed by seed."""
     done, found = kept(state), []
-    for strategies, pair, seed in product((FIRST, LATER), chosen, range(FIRST_SEED, FIRST_SEED + seeds)):
-        wanted = [name for name in strategies if seed - FIRST_SEED < FEWER.get(name, seeds)]
+    for seed, pair in product(range(FIRST_SEED, FIRST_SEED + seeds), chosen):
+        wanted = [name for name in STRATEGIES if seed - FIRST_SEED < FEWER.get(name, seeds)]
         missing = tuple(name for name in wanted if (pair.name, seed, name) not in done)
         if missing and pair.folder.is_dir():
             found.append(Job(pair, seed, missing))
@@ -85,7 +83,7 @@ def replayed(job: Job, state: Path) -> Iterator[str]:
     sides = (site_called(read, job.pair.source, "source"), site_called(read, job.pair.target, "target"))
     found: dict[str, list[Moment]] = {}
     drawn = sites(read, *sides, job.seed)
-    for name, moment in replay_patches(drawn, job.strategies, BUDGET, small(drawn, job.seed)):
+    for name, moment in replay_patches(drawn, job.strategies, BUDGET, replace(SMALL, seed=job.seed)):
         found.setdefault(name, []).append(moment)
         if moment.patches != BUDGET:
             continue

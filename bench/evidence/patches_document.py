@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from backend.replay.curves import interval
-from backend.replay.patch_choices import SIDE
 from backend.replay.patch_curves import AT, RIVAL, differences, paired_p, summary
-from backend.replay.patch_run import COUNTS, REFIT, SMALL, STEPS, WIDE, Moment
-from backend.replay.sites import KEPT, LEARNT, LONGEST, POOL, TESTED
+from backend.replay.patch_run import COUNTS, REFIT, SMALL, Moment
+from backend.replay.sites import KEPT, LEARNT, LONGEST, PATCH, POOL, TESTED
 from bench.evidence.patches import FEWER, FIRST_SEED, STRATEGIES, Pair, Results
 from bench.evidence.tables import number, signed, table, verdict
 
@@ -51,19 +50,20 @@ def _about() -> str:
 
 Made by `python -m bench.evidence --masks`, which goes on where it was stopped; a seed's replays are those of
 `second-look simulate <folder> --label-config <config> --source <site> --target <site>`. A model of one site comes to
-another. There patches of {SIDE} pixels are chosen, an oracle corrects them with the truth, and after
+another. There patches of {PATCH} pixels are chosen, an oracle corrects them with the truth, and after
 {", ".join(map(str, COUNTS[1:]))} of them the model trains on; nothing else of the target is ever learnt from.
 Each figure is the mean over seeds with the 95 % interval of that mean (Student's); differences are paired by seed, and
 p is that of the paired t test, two-sided.
 
-What chooses, trains and predicts is what the live loop has (`backend/segmentation`). Learning is kept small, so that
-two cores do all of it in an hour or two: {SMALL.folds} members of {SMALL.backbone} from scratch, {SMALL.steps} steps on
-crops of {SMALL.crop} pixels ({WIDE} where what is to be found is too thick for that, as lesions are), {STEPS} steps
-each time it trains on, half of the crops of corrected patches.
+What chooses, trains and predicts is what the live loop has (`backend/segmentation`). Learning is kept small:
+{SMALL.folds} members of {SMALL.backbone} from scratch, {SMALL.steps} steps on crops of {SMALL.crop} pixels,
+{SMALL.going_on().steps} steps each time it trains on, half of the crops of corrected patches.
 Images are made smaller to {LONGEST} pixels on the longer side; patches are of these. A seed draws, by whole patients,
 up to {LEARNT} images of the source to learn from and {KEPT} to test on, and up to {POOL} of the target to correct and
-{TESTED} to test on; the folds; and the training. Seeds start at {FIRST_SEED}; what was tuned was tuned on few
-others of the same data sets: how patches are chosen on the seeds 0, 1, 2, 1000 and 1001, rates and sizes on 1000.
+{TESTED} to test on; the folds; and the training. What is too thick for a crop, as lesions are, is looked at in four
+times as many images of half the side, patches with them. Seeds start at {FIRST_SEED}; what was tuned was tuned on few
+others of the same data sets: how patches are chosen on the seeds 0, 1, 2, 1000 and 1001, rates and sizes on 900, 901
+and 1000.
 
 Strategies: hybrid (patches of every kind, by the attention that each kind has, as the live loop chooses), the rule of
 Uncertainty-Guided Annotation (paper), random, and {RIVAL}: a third of the patches from anywhere, a third by the

@@ -1,4 +1,4 @@
-"""Masks at the labelling screen, in a real browser: drawn, corrected inside a rectangle, submitted and learnt."""
+"""Masks of two classes and a choice at the labelling screen, in a real browser: shown, corrected, submitted, learnt."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -31,16 +31,25 @@ from tasks.schema import parse_label_config
 from tasks.store import Store
 from tasks.tables import Annotation, Published
 
-CONFIG = (Path(__file__).parents[2] / "docs" / "examples" / "nuclei.xml").read_text()
+CONFIG = (
+    (Path(__file__).parents[2] / "docs" / "examples" / "nuclei.xml")
+    .read_text()
+    .replace('background="#e8590c"/>', 'background="#e8590c"/><Label value="debris" background="#2b8a3e"/>')
+    .replace(
+        '<Header value="Reviewed"',
+        '<Choices name="grade" toName="image" model_current="$grade"><Choice value="bright"/><Choice value="dim"/>'
+        '</Choices><Header value="Reviewed"',
+    )
+)
 SCHEMA = parse_label_config(CONFIG)
-IMAGES, MARKED, HEIGHT, WIDTH = 12, 8, 64, 96
+IMAGES, MARKED, HEIGHT, WIDTH = 40, 8, 64, 96
 REGIONS = """() => window.Htx.annotationStore.selected.regionStore.regions.map(
     region => [region.cleanId, region.type, region.origin])"""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A project of squares of which a person marked MARKED whole; the first model's order is published."""
+    """A project of squares, all graded, of which a person marked MARKED whole; the first model's order is published."""
 
     project: int
     settings: Settings
@@ -63,19 +72,22 @@ class Place:
 
 
 def write_squares(folder: Path) -> None:
-    """A data folder of bright squares on dark noise."""
+    """A data folder of squares on dark noise, bright or dim ones, with a striped piece of debris in a corner."""
     rng = np.random.default_rng(0)
     (folder / "masks").mkdir(parents=True)
-    lines = ["file,mask"]
+    lines = ["file,grade,mask"]
     for number in range(IMAGES):
+        bright = bool(number % 2)
         pixels = rng.integers(0, 60, (HEIGHT, WIDTH), dtype=np.uint8)
         top, left = rng.integers(4, 30, 2)
-        mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-        mask[top : top + 28, left : left + 36] = True
-        pixels[mask] += 150
+        mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+        mask[44:, 76:] = 2
+        mask[top : top + 28, left : left + 36] = 1
+        pixels[mask == 1] += 180 if bright else 110
+        pixels[(mask == 2) & (np.arange(WIDTH) % 4 < 2)] += 180
         Image.fromarray(pixels).save(folder / f"{number}.png")
         Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
-        lines.append(f"{number}.png,masks/{number}.png")
+        lines.append(f"{number}.png,{'bright' if bright else 'dim'},masks/{number}.png")
     (folder / "labels.csv").write_text("\n".join(lines))
 
 
@@ -109,7 +121,7 @@ def place(
     sync.reconcile(store, client, project)  # what is answered from now on is a person's word, and no record
     client.close()
     expert = Annotator(label_studio.admin, project, SCHEMA, "admin")
-    assert len(list(take_turns([expert], {}, MARKED, masks=known_masks(read)))) == MARKED
+    assert len(list(take_turns([expert], read.truth, MARKED, masks=known_masks(read)))) == MARKED
     place = Place(project, settings, store)
     place.worked(1)
     return place
@@ -184,18 +196,25 @@ def test_a_mask_is_drawn_corrected_in_a_rectangle_and_learnt(
         first = session.scalars(select(Published).order_by(Published.rank)).first()
     assert first is not None and first.task_id == task
     shown = decoded(first.shown)
-    assert shown.problems == () and len(shown.patches) == 3 and shown.masks["mask"].any()
+    assert shown.problems == () and len(shown.patches) == 3 and shown.masks["mask"].any(axis=(1, 2)).all()
+    (suggested,) = (region["value"]["choices"][0] for region in first.shown if region["from_name"] == "grade")
 
     # The page holds our regions, and the canvas shows them: the mask in its colour, the rectangles' sides in theirs.
-    page.wait_for_function(f"() => ({REGIONS})().length === 4")
+    page.wait_for_function(f"() => ({REGIONS})().length === 5")
     assert page.evaluate(REGIONS) == [
-        ["mask-0-0", "brushregion", "prediction"],
+        *([f"mask-{number}-0", "brushregion", "prediction"] for number in range(2)),
         *([f"look-{number}", "rectangleregion", "prediction"] for number in range(3)),
     ]
     mask = shown.masks["mask"][0]
     until(lambda: Screen(page).shows(mask, shown.patches), 30)
     screen = Screen(page)
     assert screen.box == pytest.approx(screen.window, abs=2)  # all of the image is in sight
+
+    # The grade that the model suggests is ticked; the annotator says the other.
+    (ticked,) = page.locator(".sl-answers input:checked").all()
+    assert ticked.get_attribute("name") == suggested
+    other = {"bright": "dim", "dim": "bright"}[suggested]
+    page.locator(f".sl-answers input[name='{other}']").check(force=True)
 
     # A stroke of the brush in the first rectangle, or of the eraser where that lies in the mask.
     patch, here = shown.patches[0], covered(shown.patches[:1])
@@ -223,8 +242,9 @@ def test_a_mask_is_drawn_corrected_in_a_rectangle_and_learnt(
     corrected = said.masks["mask"][0]
     changed = corrected != mask
     assert changed.sum() > 10 and not (changed & ~here).any() and (corrected[changed] != full).all()
+    np.testing.assert_array_equal(said.masks["mask"][1], shown.masks["mask"][1])
 
-    # The next cycle learns exactly the pixels in the rectangles, as they were left.
+    # The next cycle learns the grade, and exactly the pixels in the rectangles, as they were left.
     jobs.request(place.store, place.project, Cycle.kind, "test")
     place.worked(2)
     _, before = place.marked(1)
@@ -233,6 +253,8 @@ def test_a_mask_is_drawn_corrected_in_a_rectangle_and_learnt(
     assert row in marked.trained(taken.folds) and row not in before.rows and marked.people[row]
     examples = marked.examples(Registry(place.settings.state_dir), taken, np.array([row]))
     np.testing.assert_array_equal(examples.reviewed[0] != 0, covered(shown.patches))
-    np.testing.assert_array_equal(examples.masks[0][0] != 0, corrected & covered(shown.patches))
+    np.testing.assert_array_equal(examples.masks[0] != 0, said.masks["mask"] & covered(shown.patches))
+    assert taken.adjudicated["grade"][row]
+    np.testing.assert_array_equal(taken.targets["grade"][row], [other == "bright", other == "dim"])
     learnt = [load_json(place.folder(version) / "unets" / "made.json")["learnt_from"] for version in (1, 2)]
     assert learnt[0] != learnt[1] == marked.fingerprint(taken)

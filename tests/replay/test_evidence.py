@@ -99,27 +99,25 @@ def test_stopped_replays_of_patches_go_on_where_they_were(tmp_path: Path, monkey
     retina = patches.pairs(tmp_path)[0]
     chosen = [replace(retina, folder=folder), replace(retina, name="absent")]
     tiny = SegmentationConfig(backbone="test_resnet", weights="scratch", crop=32, tile=64, folds=2, steps=1)
-    monkeypatch.setattr(patches, "small", lambda sites, seed: replace(tiny, seed=seed))
-    monkeypatch.setattr(patch_run, "STEPS", 1)
+    monkeypatch.setattr(patches, "SMALL", tiny)
     monkeypatch.setattr(patch_run, "COUNTS", (0, 1, 2))
     monkeypatch.setattr(patches, "BUDGET", 2)
     state = tmp_path / "masks.jsonl"
-    job, later = patches.jobs(chosen, 1, state)
-    assert (job.pair.name, job.seed, job.strategies) == ("retina", 100, patches.FIRST)
-    assert later.strategies == patches.LATER
+    (job,) = patches.jobs(chosen, 1, state)
+    assert (job.pair.name, job.seed, job.strategies) == ("retina", 100, patches.STRATEGIES)
     going = patches.replayed(job, state)
     assert next(going).startswith("retina, seed 100, hybrid: Dice")
     going.close()  # stopped after the first strategy
     with state.open("a") as lines:
         lines.write('{"data": "retina", "seed": 100, "strat')  # and killed while it wrote
-    rest, _ = patches.jobs(chosen, 1, state)
-    assert rest.strategies == ("foreground-random",)
-    assert len(list(patches.replayed(rest, state))) == 1
-    assert patches.kept(state).keys() == {("retina", 100, name) for name in patches.FIRST}
+    (rest,) = patches.jobs(chosen, 1, state)
+    assert rest.strategies == patches.STRATEGIES[1:]
+    assert len(list(patches.replayed(rest, state))) == len(rest.strategies)
+    assert patches.kept(state).keys() == {("retina", 100, name) for name in patches.STRATEGIES}
     text = patches_document.written(chosen, patches.kept(state))
     assert "## absent: DRIVE to CHASE_DB1\n\nNot replayed" in text and "## Goals" in text
     few = patches.jobs(chosen[:1], 4, tmp_path / "none")
-    assert [len(one.strategies) for one in few] == [2, 2, 2, 2, 3, 3, 3, 2]  # of the refit fewer seeds
+    assert [len(one.strategies) for one in few] == [5, 5, 5, 4]  # of the refit fewer seeds
 
 
 def test_the_document_on_masks_says_which_goals_were_reached() -> None:

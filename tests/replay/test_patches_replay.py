@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from backend.cli import app
 from backend.replay import patch_run
 from backend.replay.material import MaterialError
-from backend.replay.patch_choices import CHOICES, SIDE
+from backend.replay.patch_choices import CHOICES
 from backend.replay.patch_curves import differences, paired_p, summary
-from backend.replay.patch_run import SMALL, WIDE, Moment, corners, replay_patches, small
-from backend.replay.sites import LONGEST, Sites, site_called, sites, smaller
+from backend.replay.patch_run import SMALL, Moment, corners, replay_patches
+from backend.replay.sites import LONGEST, PATCH, Sites, site_called, sites, smaller
 from tasks.datafolder import read
 from tasks.schema import parse_label_config
 
@@ -56,8 +56,7 @@ TINY = replace(SMALL, crop=32, tile=64, folds=2, steps=2)
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Next to no training."""
-    monkeypatch.setattr(patch_run, "STEPS", 1)
-    monkeypatch.setattr(patch_run, "small", lambda sites, seed: replace(TINY, seed=seed))
+    monkeypatch.setattr(patch_run, "SMALL", TINY)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +85,10 @@ def test_large_images_are_made_smaller_with_their_masks() -> None:
     masks = np.zeros((2, *image.shape[:2]), dtype=np.uint8)
     masks[0, :, LONGEST:] = 1
     masks[1, 0, 0] = 1  # a quarter of a pixel
-    small_image, small_masks = smaller(image, masks)
+    small_image, small_masks = smaller(image, masks, LONGEST)
     assert small_image.shape == (150, LONGEST, 3) and small_masks.shape == (2, 150, LONGEST)
     assert (small_masks[0] == (small_image[..., 0] > 100)).all() and not small_masks[1].any()
-    assert smaller(image[:200, :200], masks[:, :200, :200])[0].shape == (200, 200, 3)
+    assert smaller(image[:200, :200], masks[:, :200, :200], LONGEST)[0].shape == (200, 200, 3)
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -98,12 +97,12 @@ def test_only_what_was_chosen_is_reviewed_and_nothing_twice(name: str, first: pa
     rng = np.random.default_rng(0)
     taken = [np.zeros(picture.image.shape[:2], dtype=int) for picture in found.pool]
     for count in (3, 2):
-        chosen = CHOICES[name](loop.ensemble, found.pool, loop.spent, count, 64, rng)
+        chosen = CHOICES[name](loop.ensemble, found, loop.spent, count, 64, rng)
         assert len(chosen) == count
         loop.correct(chosen)
         for image, patch in chosen:
-            assert (patch.width, patch.height) == (SIDE, SIDE)
-            taken[image][patch.y : patch.y + SIDE, patch.x : patch.x + SIDE] += 1
+            assert (patch.width, patch.height) == (PATCH, PATCH)
+            taken[image][patch.y : patch.y + PATCH, patch.x : patch.x + PATCH] += 1
     assert max(one.max() for one in taken) == 1
     for one, reviewed in zip(taken, loop.reviewed[len(found.learnt) :], strict=True):
         assert (one == reviewed).all()
@@ -129,12 +128,26 @@ def test_all_strategies_start_alike_and_go_up_to_the_budget(squares: Path) -> No
         next(replay_patches(drawn(squares), ["best"], 2, TINY))
 
 
-def test_crops_hold_what_is_to_be_found_and_as_much_around_it(squares: Path) -> None:
-    found = drawn(squares)
-    thin = [one._replace(masks=np.eye(*SIDES, dtype=np.uint8)[None]) for one in found.learnt]
-    thick = [one._replace(masks=np.ones_like(one.masks)) for one in found.learnt]
-    configs = [small(replace(found, learnt=tuple(learnt)), 7) for learnt in (thin, thick)]
-    assert configs == [replace(SMALL, seed=7), replace(SMALL, seed=7, crop=WIDE)]
+def test_what_is_too_thick_for_a_crop_is_looked_at_in_smaller_and_more_images(tmp_path: Path) -> None:
+    folder = tmp_path / "discs"
+    folder.mkdir()
+    rows = ["file,patient,site,mask"]
+    lines, columns = np.mgrid[:150, : 2 * LONGEST]
+    for number in range(60):
+        mask = (np.hypot(lines - 75, columns - 100) < 40).astype(np.uint8)  # 40 pixels thick in images of LONGEST
+        Image.fromarray(mask * 200).convert("RGB").save(folder / f"{number}.png")
+        Image.fromarray(mask).save(folder / f"mask{number}.png")
+        rows.append(f"{number}.png,{number},{('north lab', 'south')[number % 2]},mask{number}.png")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    thick = drawn(folder)
+    assert thick.side == PATCH // 2 and {one.image.shape for one in thick.learnt} == {(38, LONGEST // 2, 3)}
+    assert len(thick.learnt) + len(thick.kept) == len(thick.pool) + len(thick.tested) == 30
+    for number in range(60):
+        mask = (np.hypot(lines - 75, columns - 100) < 18).astype(np.uint8)
+        Image.fromarray(mask).save(folder / f"mask{number}.png")
+    thin = drawn(folder)
+    assert thin.side == PATCH and {one.image.shape for one in thin.learnt} == {(75, LONGEST, 3)}
+    assert [len(part) for part in (thin.learnt, thin.kept, thin.pool, thin.tested)] == [16, 4, 12, 8]
 
 
 def test_clicks_are_the_corners_of_what_is_wrong() -> None:
