@@ -35,7 +35,7 @@ def write(folder: Path, site_of: list[str], more: str = "") -> Path:
         mask = np.zeros(SIDES, dtype=np.uint8)
         for _ in range(4):
             top, left = rng.integers(0, 50, 2)
-            mask[top : top + 20, left : left + 20] = 1
+            mask[top : top + 10, left : left + 10] = 1
         image[mask == 1] = 220 if site == "north lab" else 20
         Image.fromarray(image).save(folder / f"{number}.png")
         Image.fromarray(mask).save(folder / f"mask{number}.png")
