@@ -84,13 +84,14 @@ def sites(folder: DataFolder, source: str, target: str, seed: int) -> Sites:
     if source == target:
         raise MaterialError(f"--source and --target are both {source!r}: name two sites")
     by_site = _by_site(folder)
-    part = 2 if AROUND * _thickness(folder, by_site[source]) > CROP else 1
+    smaller_by = 2 if AROUND * _thickness(folder, by_site[source]) > CROP else 1
     rng = np.random.default_rng(seed)
-    learnt, kept = _divided(source, by_site[source], (LEARNT * part**2, KEPT * part**2), rng)
-    pool, tested = _divided(target, by_site[target], (POOL * part**2, TESTED * part**2), rng)
+    learnt, kept = _divided(source, by_site[source], (LEARNT * smaller_by**2, KEPT * smaller_by**2), rng)
+    pool, tested = _divided(target, by_site[target], (POOL * smaller_by**2, TESTED * smaller_by**2), rng)
     classes = tuple(name for head in folder.schema.masks for name in head.classes)
-    drawn = [tuple(_picture(folder, row, LONGEST // part) for row in rows) for rows in (learnt, pool, tested, kept)]
-    return Sites(source, target, classes, PATCH // part, *drawn)
+    longest = LONGEST // smaller_by
+    drawn = [tuple(_picture(folder, row, longest) for row in rows) for rows in (learnt, pool, tested, kept)]
+    return Sites(source, target, classes, PATCH // smaller_by, *drawn)
 
 
 def _thickness(folder: DataFolder, rows: Sequence[Row]) -> float:

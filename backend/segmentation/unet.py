@@ -7,7 +7,8 @@ labels lie over each other, a region may carry several labels, and background ne
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,13 @@ class UNet:
     """One member of the ensemble.
 
     `model` maps float (B, 3, H, W), normalised by `mean` and `std` of pixels in [0, 1], H and W multiples of 32, to
-    the logits (B, C, H, W) of the `classes`. `pretrained`: whether the encoder started from weights. `made_from`: which
-    inputs it was trained on, empty where none.
+    the logits (B, C, H, W) of the `classes`. `decoder`: its channels, from the deepest scale up. `pretrained`: whether
+    the encoder started from weights. `made_from`: which inputs it was trained on, empty where none.
     """
 
     name: str
     classes: tuple[str, ...]
+    decoder: tuple[int, ...]
     model: nn.Module
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -79,18 +81,20 @@ def create(config: SegmentationConfig, classes: Sequence[str], seed: int) -> UNe
     a backbone that timm does not know or that gives no features at the scales of a U-Net.
     """
     check_name(config.backbone)
+    decoder = _decoder(config.backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.weights == "hub":
-            model = from_hub(config.backbone, lambda: _built(config.backbone, len(classes), pretrained=True))
+            model = from_hub(config.backbone, lambda: _built(config.backbone, len(classes), decoder, pretrained=True))
         else:
-            model = _built(config.backbone, len(classes), pretrained=False)
+            model = _built(config.backbone, len(classes), decoder, pretrained=False)
         if config.weights not in ("hub", "scratch"):
             _load_encoder(model, config)
     normalisation: Any = timm.get_pretrained_cfg(config.backbone)
     return UNet(
         name=config.backbone,
         classes=tuple(classes),
+        decoder=decoder,
         model=placed(model).eval(),
         mean=tuple(normalisation.mean),
         std=tuple(normalisation.std),
@@ -115,6 +119,7 @@ def save(unet: UNet, path: Path) -> None:
     about = {
         "name": unet.name,
         "classes": unet.classes,
+        "decoder": unet.decoder,
         "mean": unet.mean,
         "std": unet.std,
         "pretrained": unet.pretrained,
@@ -128,13 +133,15 @@ def load(path: Path) -> UNet:
     """A U-Net as `save` wrote it, on the chosen device. Raises WeightsError where the file is not one."""
     try:
         about = metadata(path)["unet"]
-        model = _built(about["name"], len(about["classes"]), pretrained=False)
+        decoder = tuple(about.get("decoder", DECODER))  # files of before it was kept have the widest
+        model = _built(about["name"], len(about["classes"]), decoder, pretrained=False)
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise WeightsError(f"{path} is not a U-Net of Second Look: {error}") from error
     return UNet(
         name=about["name"],
         classes=tuple(about["classes"]),
+        decoder=decoder,
         model=placed(model).eval(),
         mean=tuple(about["mean"]),
         std=tuple(about["std"]),
@@ -143,22 +150,32 @@ def load(path: Path) -> UNet:
     )
 
 
-def _built(backbone: str, classes: int, *, pretrained: bool) -> nn.Module:
-    """A U-Net whose decoder is at no scale wider than the encoder: of a small one it would be most of the work."""
-    try:
+def _decoder(backbone: str) -> tuple[int, ...]:
+    """At no scale wider than the encoder: of a small one the decoder would be most of the work."""
+    with _refused(backbone), torch.random.fork_rng(devices=[]):
         encoder: Any = smp.encoders.get_encoder(f"tu-{backbone}", weights=None)  # type: ignore[no-untyped-call]
-        # From the deepest down; none of what is as large as the image, and 0 where the encoder leaves a scale out.
+        # From the deepest down; 0 where the encoder leaves a scale out, and for the last, as large as the image.
         widths = [*reversed(encoder.out_channels[1:-1]), 0]
-        decoder = [min(most, width or most) for most, width in zip(DECODER, widths, strict=True)]
+        return tuple(min(most, width or most) for most, width in zip(DECODER, widths, strict=True))
+
+
+def _built(backbone: str, classes: int, decoder: tuple[int, ...], *, pretrained: bool) -> nn.Module:
+    with _refused(backbone):
         model: nn.Module = smp.Unet(
             f"tu-{backbone}", encoder_weights=pretrained or None, classes=classes, decoder_channels=decoder
         )
+        return model
+
+
+@contextmanager
+def _refused(backbone: str) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, AttributeError, AssertionError) as error:
         raise ValueError(
             f"{backbone} cannot be the encoder of a U-Net, which needs features at every halving of the image: choose "
             f"a convolutional one such as resnet18 or efficientnet_b0 ({error})"
         ) from error
-    return model
 
 
 def _load_encoder(model: nn.Module, config: SegmentationConfig) -> None:

@@ -1,6 +1,6 @@
 """docs/evidence-masks.md from the results of the replays: tables with the mean and a 95 % interval over seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from backend.replay.curves import interval
 from backend.replay.patch_curves import AT, RIVAL, differences, paired_p, summary
@@ -22,7 +22,7 @@ PAPER = "0.66 to 0.84"
 
 def written(pairs: Sequence[Pair], results: Results) -> str:
     """The document (Markdown)."""
-    parts, reached = [_about()], []
+    parts, reached = [_about({name for _, _, name in results})], []
     for pair in pairs:
         found = {
             name: {
@@ -44,8 +44,11 @@ def written(pairs: Sequence[Pair], results: Results) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _about() -> str:
-    fewer = ", ".join(f"{name} {count}" for name, count in FEWER.items())
+def _about(replayed: Set[str]) -> str:
+    fewer = ", ".join(f"{name} {count}" for name, count in FEWER.items() if name in replayed)
+    missing = ", ".join(name for name in STRATEGIES if name not in replayed)
+    seeds = f"Seeds are fewer where they take long: {fewer} at most. " if fewer else ""
+    seeds += f"Not replayed yet: {missing}. " if missing else ""
     return f"""# Evidence: masks
 
 Made by `python -m bench.evidence --masks`, which goes on where it was stopped; a seed's replays are those of
@@ -68,7 +71,7 @@ and 1000.
 Strategies: hybrid (patches of every kind, by the attention that each kind has, as the live loop chooses), the rule of
 Uncertainty-Guided Annotation (paper), random, and {RIVAL}: a third of the patches from anywhere, a third by the
 predicted foreground, a third by its border (nnActive). `{REFIT}`: each time trained anew from starting weights, on the
-same data. Seeds are fewer where they take long: {fewer} at most. Before these replays hybrid chose by attention and
+same data. {seeds}Before these replays hybrid chose by attention and
 unlikeness, and did worse than {RIVAL} on the seeds that the new choice was then tried on.
 """
 

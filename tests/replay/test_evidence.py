@@ -145,7 +145,12 @@ def test_the_document_on_masks_says_which_goals_were_reached() -> None:
     assert "On 1 of 2 pairs" in patches_document.written(pairs, worse)
 
 
-def test_the_document_is_what_the_kept_results_say() -> None:
+def test_the_documents_are_what_the_kept_results_say() -> None:
     results = replays.kept(replays.ROOT / "bench" / "evidence" / "results" / "labels.jsonl")
     text = (replays.ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
     assert document.written(replays.data_sets(Path("data")), results) == text, "python -m bench.evidence --seeds 0"
+    results = patches.kept(replays.ROOT / "bench" / "evidence" / "results" / "masks.jsonl")
+    text = (replays.ROOT / "docs" / "evidence-masks.md").read_text(encoding="utf-8")
+    assert patches_document.written(patches.pairs(Path("data")), results) == text, (
+        "python -m bench.evidence --masks --seeds 0"
+    )

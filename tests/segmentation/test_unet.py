@@ -6,13 +6,13 @@ import pytest
 import timm
 import torch
 from huggingface_hub import constants
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from backend.learning.backbone import HubUnreachable
+from backend.learning.backbone import HubUnreachable, metadata, save_whole
 from backend.learning.starting_weights import WeightsError
 from backend.segmentation.config import SegmentationConfig
 from backend.segmentation.predicting import tile_logits
-from backend.segmentation.unet import ENCODER, create, load, save, with_reachable_weights
+from backend.segmentation.unet import DECODER, ENCODER, _built, create, load, save, with_reachable_weights
 
 TILES = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), dtype=np.uint8)
 CLASSES = ("nucleus", "border")
@@ -22,6 +22,24 @@ CLASSES = ("nucleus", "border")
 def test_any_convolutional_backbone_segments_any_tile(name: str, config: SegmentationConfig) -> None:
     found = tile_logits(create(replace(config, backbone=name), CLASSES, seed=0), TILES)
     assert found.shape == (2, 2, 32, 64) and found.dtype == np.float32 and np.isfinite(found).all()
+
+
+def test_a_decoder_is_nowhere_wider_than_its_encoder_and_kept_with_the_weights(
+    config: SegmentationConfig, tmp_path: Path
+) -> None:
+    small = create(replace(config, backbone="test_resnet"), CLASSES, seed=0)
+    assert small.decoder == (192, 48, 32, 32, 16)  # of features of 32, 32, 48, 192 and 96 channels
+    assert create(replace(config, backbone="resnet10t"), CLASSES, seed=0).decoder == DECODER
+    # A file of before the widths were kept.
+    model = _built("test_resnet", len(CLASSES), DECODER, pretrained=False)
+    wide = replace(small, model=model.eval(), decoder=DECODER)
+    save(wide, tmp_path / "wide.safetensors")
+    about = metadata(tmp_path / "wide.safetensors")["unet"]
+    del about["decoder"]
+    save_whole(load_file(tmp_path / "wide.safetensors"), {"unet": about}, tmp_path / "old.safetensors")
+    found = load(tmp_path / "old.safetensors")
+    assert found.decoder == DECODER
+    assert np.array_equal(tile_logits(found, TILES), tile_logits(wide, TILES))
 
 
 def test_random_weights_follow_the_seed_alone(config: SegmentationConfig) -> None:
